@@ -1,0 +1,53 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// What every Swift target is compiled with: unsafe lines are marked for audit, and a warning is an error.
+let strict: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+  name: "moonport",
+  products: [
+    .executable(name: "moonport", targets: ["moonport"]),
+    .library(name: "CompletionIO", targets: ["CompletionIO"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.4.0"),
+  ],
+  targets: [
+    .target(name: "CLinux"),
+    .target(name: "CLua", linkerSettings: [.linkedLibrary("lua5.4")]),
+    .target(
+      name: "CompletionIO",
+      dependencies: ["CLinux", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: strict),
+    .target(name: "Codecs", swiftSettings: strict),
+    .target(name: "LuaRuntime", dependencies: ["CLua"], swiftSettings: strict),
+    .target(
+      name: "ScriptServer",
+      dependencies: [
+        "CompletionIO", "Codecs", "LuaRuntime", .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
+      name: "moonport",
+      dependencies: [
+        "ScriptServer", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: strict),
+    .testTarget(name: "CodecsTests", dependencies: ["Codecs"]),
+    .testTarget(
+      name: "CompletionIOTests",
+      dependencies: ["CompletionIO", .product(name: "SystemPackage", package: "swift-system")]),
+    .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime"]),
+    .testTarget(name: "ScriptServerTests", dependencies: ["ScriptServer", "TestSupport"]),
+    .target(name: "TestSupport", path: "Tests/TestSupport"),
+    .testTarget(name: "EndToEndTests", dependencies: ["TestSupport", "moonport"]),
+  ]
+)
