@@ -86,6 +86,31 @@ struct InboundBufferTests {
     #expect(buffer.count == 64)
   }
 
+  @Test func `bytes move to the front only after as many were consumed, otherwise memory doubles`() {
+    var earned = InboundBuffer()
+    earned.add([UInt8](repeating: 1, count: 64), limit: 1000)
+    earned.consume(32)
+    earned.add([UInt8](repeating: 2, count: 32), limit: 1000)
+    #expect(earned.capacity == 64)
+    var unearned = InboundBuffer()
+    unearned.add([UInt8](repeating: 1, count: 64), limit: 1000)
+    unearned.consume(31)
+    unearned.add([UInt8](repeating: 2, count: 31), limit: 1000)
+    #expect(unearned.capacity == 128)
+  }
+
+  @Test func `more bytes than can be counted are refused and nothing is added`() {
+    var buffer = InboundBuffer()
+    buffer.add([1, 2], limit: 100)
+    var byte: UInt8 = 0
+    let appended = withUnsafePointer(to: &byte) { pointer in
+      buffer.append(UnsafeRawBufferPointer(start: pointer, count: Int(UInt32.max) - 1), limit: .max)
+    }
+    #expect(appended == false)
+    let held = Array(buffer.bytes)
+    #expect(held == [1, 2])
+  }
+
   @Test func `a model and the buffer agree over random operations`() {
     let seed = UInt64.random(in: .min ... .max)
     var random = SeededRandom(seed: seed)
