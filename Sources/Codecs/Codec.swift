@@ -41,13 +41,14 @@ package enum Codec: Equatable, Sendable {
   /// The most bytes that can remain unconsumed after `.incomplete`: `maxLength` and what of the framing may have come.
   /// A caller never holds more than this and one read before the decoder says `.failed`.
   package var unconsumedMax: Int {
+    // Keeps the sums in range even for a limit that was never validated.
+    let limit = min(maxLength, Self.maxLengthAllowed.upperBound)
     switch self {
-    case .raw: 0
-    case .line(let maxLength): maxLength + 1
-    case .delimiter(let delimiter, let maxLength): maxLength + delimiter.count - 1
-    case .fixed(let length): length - 1
-    case .lengthField(let field): field.maxLength - 1
-    case .netstring(let maxLength): maxLength + NetstringDecoder.digitCount(of: maxLength) + 1
+    case .raw: return 0
+    case .line: return limit + 1
+    case .delimiter(let delimiter, _): return limit + delimiter.count - 1
+    case .fixed, .lengthField: return limit - 1
+    case .netstring: return limit + NetstringDecoder.digitCount(of: limit) + 1
     }
   }
 

@@ -11,8 +11,6 @@ package struct LengthField: Equatable, Sendable {
 
   /// Bytes of the field: 1, 2, 3, 4 or 8.
   package let size: Int
-  /// The order of the field's bytes.
-  package let endian: Endian
   /// Bytes of the frame before the field.
   package let offset: Int
   /// What is added to the field's value to get the number of bytes that follow the field; may be negative.
@@ -21,6 +19,8 @@ package struct LengthField: Equatable, Sendable {
   package let strip: Int
   /// The longest frame in bytes, everything counted.
   package let maxLength: Int
+  /// The order of the field's bytes.
+  package let endian: Endian
 
   /// Settings that can produce at least one frame; otherwise an error that names the option and what is allowed.
   ///
