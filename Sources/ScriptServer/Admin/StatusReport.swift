@@ -1,0 +1,217 @@
+// The status as a screen for a person and as JSON for a program, and the table of connections. Pure text from plain
+// figures; must never know the server.
+
+/// Renders `ServerStatus`.
+package enum StatusReport {
+  /// Longest script path or reload text shown on one line of the screen, in characters: 80 columns less the labels.
+  private static let valueCharactersMax = 66
+
+  /// A screen of at most 80 columns, for usual figures and addresses.
+  package static func text(_ status: ServerStatus) -> String {
+    var text = heading(status)
+    text += "\nTraffic\n" + traffic(status)
+    text += "\nListeners\n" + listeners(status)
+    text += "\nWorkers\n" + workers(status)
+    return text
+  }
+
+  private static func heading(_ status: ServerStatus) -> String {
+    var text = "moonport \(status.version), pid \(status.processID), up \(FigureText.span(status.uptimeSeconds))"
+    text += status.draining ? ", draining\n" : "\n"
+    text += line("script", shortened(status.scriptPath))
+    let hash = status.contentHash.isEmpty ? "" : " (\(status.contentHash.prefix(12)))"
+    let watching = status.watches ? ", reloads when a file changes" : ""
+    text += line("generation", "\(status.generation)\(hash)\(watching)")
+    if let reload = status.lastReload {
+      let outcome = reload.succeeded ? "succeeded" : "failed"
+      text += line("last reload", "\(outcome) \(FigureText.span(reload.ageSeconds)) ago")
+      for part in reload.text.split(separator: "\n") {
+        text += line("", shortened(String(part)))
+      }
+    }
+    if status.handlersOnOlderGenerations > 0 {
+      text += line("older code", "\(FigureText.count(Int64(status.handlersOnOlderGenerations))) handlers still run it")
+    }
+    return text
+  }
+
+  private static func traffic(_ status: ServerStatus) -> String {
+    var text = line("connections", "\(FigureText.count(Int64(status.connections))) open")
+    text += line("messages", "\(FigureText.count(status.messagesIn)) in, \(FigureText.count(status.messagesOut)) out")
+    text += line("bytes", "\(FigureText.size(status.bytesIn)) in, \(FigureText.size(status.bytesOut)) out")
+    text += line("Lua memory", FigureText.size(status.memoryBytes))
+    text += line("errors", FigureText.count(status.errors))
+    let reasons = status.refused.filter { $0.value > 0 }.sorted { $0.key < $1.key }
+    let list = reasons.map { "\($0.key) \(FigureText.count($0.value))" }.joined(separator: ", ")
+    text += line("refused", FigureText.count(status.refusedTotal) + (list.isEmpty ? "" : " (\(list))"))
+    return text
+  }
+
+  private static func listeners(_ status: ServerStatus) -> String {
+    if status.listeners.isEmpty { return "  none\n" }
+    var table = TextTable([
+      ("address", .left), ("codec", .left), ("open", .right), ("accepted", .right), ("refused", .right),
+    ])
+    for listener in status.listeners {
+      table.append([
+        FigureText.harmless(listener.address), listener.codec, FigureText.shortCount(Int64(listener.open)),
+        FigureText.shortCount(listener.accepted), FigureText.shortCount(listener.refused),
+      ])
+    }
+    return table.text
+  }
+
+  private static func workers(_ status: ServerStatus) -> String {
+    var table = TextTable([
+      ("id", .right), ("open", .right), ("msgs in", .right), ("msgs out", .right), ("memory", .right),
+      ("older", .right), ("busy", .right), ("longest turn", .right),
+    ])
+    for worker in status.workers {
+      table.append([
+        String(worker.id), FigureText.shortCount(Int64(worker.connections)), FigureText.shortCount(worker.messagesIn),
+        FigureText.shortCount(worker.messagesOut), FigureText.size(worker.memoryBytes),
+        FigureText.shortCount(Int64(worker.handlersOnOlderGenerations)),
+        FigureText.percent(status.uptimeSeconds > 0 ? worker.busySeconds / status.uptimeSeconds : 0),
+        FigureText.shortSpan(worker.longestTurnSeconds),
+      ])
+    }
+    return table.text
+  }
+
+  /// A label in a column of its own, two blanks, the value.
+  private static func line(_ label: String, _ value: String) -> String {
+    let padding = String(repeating: " ", count: max(0, 11 - label.count))
+    return "  \(label)\(padding)  \(FigureText.harmless(value))\n"
+  }
+
+  private static func shortened(_ value: String) -> String {
+    value.count <= valueCharactersMax ? value : value.prefix(valueCharactersMax - 3) + "..."
+  }
+
+  /// The status as one JSON object and a line end. The keys of the contract come first; the others are extra.
+  package static func json(_ status: ServerStatus) -> String {
+    var json = StatusJSON()
+    json.beginObject()
+    json.key("version")
+    json.value(status.version)
+    member("generation", Int64(status.generation), &json)
+    json.key("uptime")
+    json.value(status.uptimeSeconds)
+    member("connections", Int64(status.connections), &json)
+    member("messages_in", status.messagesIn, &json)
+    member("messages_out", status.messagesOut, &json)
+    member("bytes_in", status.bytesIn, &json)
+    member("bytes_out", status.bytesOut, &json)
+    jsonWorkers(status, &json)
+    jsonListeners(status, &json)
+    member("errors", status.errors, &json)
+    json.key("refused")
+    json.beginObject()
+    for (reason, count) in status.refused.sorted(by: { $0.key < $1.key }) { member(reason, count, &json) }
+    json.endObject()
+    jsonExtras(status, &json)
+    json.endObject()
+    return String(decoding: json.bytes, as: UTF8.self) + "\n"
+  }
+
+  private static func jsonExtras(_ status: ServerStatus, _ json: inout StatusJSON) {
+    member("memory", status.memoryBytes, &json)
+    member("pid", Int64(status.processID), &json)
+    json.key("script")
+    json.value(status.scriptPath)
+    json.key("hash")
+    json.value(status.contentHash)
+    member("handlers_on_older_generations", Int64(status.handlersOnOlderGenerations), &json)
+    json.key("watch")
+    json.value(status.watches)
+    json.key("draining")
+    json.value(status.draining)
+    json.key("last_reload")
+    guard let reload = status.lastReload else { return json.null() }
+    json.beginObject()
+    json.key("ok")
+    json.value(reload.succeeded)
+    json.key("text")
+    json.value(reload.text)
+    member("time", reload.unixSeconds, &json)
+    json.key("age")
+    json.value(reload.ageSeconds)
+    json.endObject()
+  }
+
+  private static func jsonWorkers(_ status: ServerStatus, _ json: inout StatusJSON) {
+    json.key("workers")
+    json.beginArray()
+    for worker in status.workers {
+      json.beginObject()
+      member("id", Int64(worker.id), &json)
+      member("connections", Int64(worker.connections), &json)
+      member("messages_in", worker.messagesIn, &json)
+      member("messages_out", worker.messagesOut, &json)
+      member("memory", worker.memoryBytes, &json)
+      member("handlers_on_older_generations", Int64(worker.handlersOnOlderGenerations), &json)
+      member("turns", worker.turns, &json)
+      json.key("busy")
+      json.value(worker.busySeconds)
+      json.key("longest_turn")
+      json.value(worker.longestTurnSeconds)
+      json.endObject()
+    }
+    json.endArray()
+  }
+
+  private static func jsonListeners(_ status: ServerStatus, _ json: inout StatusJSON) {
+    json.key("listeners")
+    json.beginArray()
+    for listener in status.listeners {
+      json.beginObject()
+      json.key("address")
+      json.value(listener.address)
+      json.key("codec")
+      json.value(listener.codec)
+      member("open", Int64(listener.open), &json)
+      member("accepted", listener.accepted, &json)
+      member("refused", listener.refused, &json)
+      json.endObject()
+    }
+    json.endArray()
+  }
+
+  private static func member(_ key: String, _ value: Int64, _ json: inout StatusJSON) {
+    json.key(key)
+    json.value(value)
+  }
+}
+
+/// Renders the table of `connections`.
+package enum ConnectionsReport {
+  /// Most rooms named per connection; more are counted.
+  private static let roomsShownMax = 4
+
+  /// One row per connection in the order of ids, and a last line with their number.
+  package static func text(_ connections: [ConnectionSummary]) -> String {
+    if connections.isEmpty { return "no connections\n" }
+    var table = TextTable([
+      ("id", .right), ("peer", .left), ("local", .left), ("worker", .right), ("age", .right), ("idle", .right),
+      ("msgs in", .right), ("msgs out", .right), ("bytes in", .right), ("bytes out", .right), ("queued", .right),
+      ("rooms", .left),
+    ])
+    for connection in connections.sorted(by: { $0.id < $1.id }) {
+      table.append([
+        String(connection.id), FigureText.harmless(connection.peer), FigureText.harmless(connection.address),
+        String(connection.worker), FigureText.span(connection.ageSeconds), FigureText.span(connection.idleSeconds),
+        FigureText.shortCount(connection.messagesIn), FigureText.shortCount(connection.messagesOut),
+        FigureText.size(connection.bytesIn), FigureText.size(connection.bytesOut),
+        FigureText.size(Int64(connection.queuedBytes)), rooms(connection.rooms),
+      ])
+    }
+    let noun = connections.count == 1 ? "connection" : "connections"
+    return table.text + "\(FigureText.count(Int64(connections.count))) \(noun)\n"
+  }
+
+  private static func rooms(_ rooms: [String]) -> String {
+    var names = rooms.sorted().prefix(roomsShownMax).map { FigureText.harmless($0) }
+    if rooms.count > roomsShownMax { names.append("and \(rooms.count - roomsShownMax) more") }
+    return names.joined(separator: ", ")
+  }
+}

@@ -1,0 +1,25 @@
+// The root of the command line: its name, its version and its list of commands. Must never know what a command does.
+
+import ArgumentParser
+import ScriptServer
+
+/// `moonport`: alone it prints its help. Exit status: 0 as asked, 1 failure, 64 usage (EX_USAGE of sysexits.h).
+@main
+struct Moonport: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "moonport",
+    abstract: "A TCP server whose behaviour is a Lua script, replaced live while clients stay connected.",
+    discussion: """
+      Exit status: 0 when it did what was asked, 1 on failure, 64 for wrong usage.
+      """,
+    version: "moonport \(Version.text)",
+    groupedSubcommands: [
+      CommandGroup(name: "Server", subcommands: [Run.self, Check.self]),
+      CommandGroup(
+        name: "Control",
+        subcommands: [
+          Reload.self, Rollback.self, Status.self, Connections.self, Kick.self, Broadcast.self, Drain.self, Stop.self,
+        ]),
+      CommandGroup(name: "Client", subcommands: [Connect.self]),
+    ])
+}

@@ -1,0 +1,107 @@
+// The command `run`: its options, checked, become the server's configuration. Must never know how the server works,
+// nor do anything slow: from start to `listening` there are 20 ms.
+
+import ArgumentParser
+import ScriptServer
+
+/// `moonport run`: serves a script.
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Serve a Lua handler script.",
+    discussion: """
+      Prints `listening on ADDRESS` on standard error for each listener once it accepts. SIGHUP reloads the script; \
+      SIGTERM and SIGINT let clients finish for 10 seconds, a second one ends at once.
+      """)
+
+  /// More workers than any machine has cores for; each has a thread and a Lua state.
+  static let workersMax = 256
+  /// Longest grace that can be asked for, in seconds: a week; suspended handlers of older code end earlier anyway, at
+  /// the next reload.
+  static let reloadGraceSecondsMax: Double = 7 * 24 * 3600
+  /// The levels of the log, from the most talkative.
+  static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
+
+  @Argument(help: ArgumentHelp("The handler script.", valueName: "script"))
+  var script: String
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Listen here instead of at the script's only listener, or make one: HOST:PORT, [V6]:PORT, :PORT (every \
+      interface) or unix:PATH; port 0 picks one. (default: what the script says)
+      """, valueName: "address"))
+  var listen: String?
+
+  @Option(help: ArgumentHelp("Worker threads, 1 to 256. (default: one per core)", valueName: "number"))
+  var workers: Int?
+
+  @Flag(help: "Reload when a file of the script changes. (default: off)")
+  var watch = false
+
+  @Flag(help: "Pass lines typed at this terminal to on_console, or to all clients. (default: off)")
+  var console = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Where to make the admin socket. (default: PID.sock in this user's runtime folder)", valueName: "path"))
+  var admin: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Seconds that suspended handlers may go on running older code after a reload.", valueName: "seconds"))
+  var reloadGrace: Double = 60
+
+  @Option(help: ArgumentHelp("The least that is logged: \(logLevels.joined(separator: ", ")).", valueName: "level"))
+  var logLevel = "info"
+
+  @Option(help: ArgumentHelp("How the log is written: text or json.", valueName: "format"))
+  var logFormat = LogFormat.text
+
+  @Argument(
+    parsing: .postTerminator,
+    help: ArgumentHelp("After `--`: what the script finds in `arg`. (default: none)", valueName: "arg"))
+  var arguments: [String] = []
+
+  mutating func validate() throws {
+    guard !script.isEmpty else { throw ValidationError("the script's name is empty") }
+    if let workers, !(1...Self.workersMax).contains(workers) {
+      throw ValidationError("--workers takes 1 to \(Self.workersMax), not \(workers)")
+    }
+    guard reloadGrace >= 0, reloadGrace <= Self.reloadGraceSecondsMax else {
+      throw ValidationError(
+        "--reload-grace takes seconds from 0 to \(Int(Self.reloadGraceSecondsMax)), not \(reloadGrace)")
+    }
+    if logLevel == "warn" { logLevel = "warning" }
+    guard Self.logLevels.contains(logLevel) else {
+      throw ValidationError("--log-level takes \(Self.logLevels.joined(separator: ", ")), not \"\(logLevel)\"")
+    }
+    if let admin { try validated(adminPath: admin) }
+    if let listen { try Self.check(listenAddress: listen) }
+  }
+
+  func run() throws {
+    var configuration = Configuration()
+    configuration.scriptPath = script
+    configuration.listenOverride = listen
+    configuration.workers = workers ?? min(CoreCount.usable, Self.workersMax)
+    configuration.watch = watch
+    configuration.console = console
+    configuration.adminPath = admin
+    configuration.reloadGraceSeconds = reloadGrace
+    configuration.logLevel = logLevel
+    configuration.logFormat = logFormat
+    configuration.arguments = arguments
+    let status = Server.run(configuration)
+    if status != 0 { throw ExitCode(status) }
+  }
+
+  private static func check(listenAddress: String) throws {
+    do throws(AddressError) {
+      try AddressText(listenAddress).checkForListening()
+    } catch {
+      throw ValidationError("--listen: \(error.message)")
+    }
+  }
+}
+
+extension LogFormat: ExpressibleByArgument {}

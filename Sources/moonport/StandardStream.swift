@@ -1,0 +1,31 @@
+// Whole writes to the standard streams. Must never know what is written.
+
+import Glibc
+
+/// Standard output and standard error, unbuffered.
+enum StandardStream {
+  /// Writes `text` and a line end.
+  static func printLine(_ text: String, to descriptor: Int32) {
+    _ = write(Array((text + "\n").utf8), to: descriptor)
+  }
+
+  /// Writes all of `bytes`, waiting as long as it takes; 0 or the error number. See write(2).
+  static func write(_ bytes: [UInt8], to descriptor: Int32) -> Int32 {
+    var written = 0
+    while written < bytes.count {
+      let count = unsafe bytes.withUnsafeBytes { buffer in
+        unsafe Glibc.write(descriptor, buffer.baseAddress! + written, buffer.count - written)
+      }
+      if count >= 0 {
+        written += count
+      } else if errno == EAGAIN {
+        // Somebody who shares the terminal or pipe made it non-blocking.
+        var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        _ = unsafe poll(&entry, 1, -1)
+      } else if errno != EINTR {
+        return errno
+      }
+    }
+    return 0
+  }
+}
