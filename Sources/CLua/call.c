@@ -72,7 +72,9 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
     if (s[1] == '*') {
       call->variadic_first = index;
       luaL_checkany(L, index);
-      for (int i = index; i <= call->argument_count; i++) luaL_checklstring(L, i, NULL);
+      for (int i = index; i <= call->argument_count; i++) {
+        if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
+      }
       break;
     }
     bool optional = s[1] == '?';
@@ -95,7 +97,12 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
 }
 
 const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count) {
-  return lua_tolstring(call->thread, call->variadic_first + i, count);
+  int index = call->variadic_first + i;
+  return lua_type(call->thread, index) == LUA_TSTRING ? lua_tolstring(call->thread, index, count) : NULL;
+}
+
+const char *mp_call_encoded(const mp_call *call, size_t *count) {
+  return call->encoded == 0 ? NULL : lua_tolstring(call->thread, call->encoded, count);
 }
 
 void mp_push(lua_State *L, const mp_value *value) {
@@ -129,8 +136,22 @@ RAISES static int finish(lua_State *L, const mp_call *call) {
     lua_concat(L, 2);
     return lua_error(L);
   }
+  if (call->outcome == MP_TYPE) return luaL_typeerror(L, (int)call->results[0].integer, call->results[1].base);
   for (int32_t i = 0; i < call->result_count; i++) mp_push(L, &call->results[i]);
   return call->result_count;
+}
+
+// Makes bytes of a message of any type by the script's own function, then asks Swift again.
+RAISES static void encode(lua_State *L, const mp_function *function, mp_call *call) {
+  if (call->argument_count != call->variadic_first) luaL_error(L, "a codec written in Lua sends one message at a time");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, call->results[0].index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, call->results[1].index);
+  lua_pushvalue(L, call->variadic_first);
+  lua_call(L, 2, 1);
+  luaL_checktype(L, -1, LUA_TSTRING);
+  call->encoded = lua_gettop(L);
+  call->outcome = MP_RETURN;
+  function->body(mp_state_of(L)->context, call);
 }
 
 static int trampoline(lua_State *L) {
@@ -139,6 +160,7 @@ static int trampoline(lua_State *L) {
   call.thread = L;
   call.outcome = MP_RETURN;
   call.result_count = 0;
+  call.encoded = 0;
   call.argument_count = lua_gettop(L);
   read_arguments(L, function, &call);
   if (function->waits && !lua_isyieldable(L)) {
@@ -146,6 +168,7 @@ static int trampoline(lua_State *L) {
                          "(such as a table.sort comparison)", function->name);
   }
   function->body(mp_state_of(L)->context, &call);
+  if (call.outcome == MP_ENCODE) encode(L, function, &call);
   return finish(L, &call);
 }
 

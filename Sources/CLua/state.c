@@ -206,6 +206,44 @@ int32_t mp_field_reference(mp_state *state, int32_t table, const char *name) {
 
 void mp_discard(mp_state *state, const mp_outcome *outcome) { lua_settop(state->main, outcome->base); }
 
+static int keep_body(lua_State *L) {
+  lua_settop(L, 1);
+  lua_pushinteger(L, luaL_ref(L, LUA_REGISTRYINDEX));
+  return 1;
+}
+
+int32_t mp_keep(mp_state *state, const mp_outcome *outcome, int32_t i) {
+  lua_State *L = state->main;
+  if (i >= outcome->count || !lua_checkstack(L, 4)) return LUA_NOREF;
+  int index = outcome->results[i].index;
+  lua_pushcfunction(L, keep_body);
+  lua_pushvalue(L, index);
+  int32_t reference = lua_pcall(L, 1, 1, 0) == LUA_OK ? (int32_t)lua_tointeger(L, -1) : LUA_NOREF;
+  lua_pop(L, 1);
+  return reference;
+}
+
+typedef struct text {
+  const char *base;
+  size_t count;
+} text;
+
+static int string_body(lua_State *L) {
+  const text *t = lua_touserdata(L, 1);
+  lua_pushlstring(L, t->base, t->count);
+  lua_pushinteger(L, luaL_ref(L, LUA_REGISTRYINDEX));
+  return 1;
+}
+
+int32_t mp_string_reference(mp_state *state, const char *base, size_t count) {
+  text t = {base, count};
+  mp_outcome outcome;
+  run_protected(state, string_body, &t, &outcome);
+  int32_t reference = outcome.status == LUA_OK ? (int32_t)outcome.results[0].integer : LUA_NOREF;
+  mp_discard(state, &outcome);
+  return reference;
+}
+
 void mp_unreference(mp_state *state, int32_t reference) { luaL_unref(state->main, LUA_REGISTRYINDEX, reference); }
 
 bool mp_collect_step(mp_state *state, int32_t kilobytes) { return lua_gc(state->main, LUA_GCSTEP, kilobytes) != 0; }

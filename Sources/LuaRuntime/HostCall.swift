@@ -51,6 +51,21 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
   /// How many arguments the variadic part of the signature took.
   package var variadicCount: Int { unsafe Int(call.pointee.argument_count - call.pointee.variadic_first + 1) }
 
+  /// The 1-based place, among all arguments, of the first variadic one that is no string; nil when all are.
+  package var firstVariadicNotString: Int? {
+    for index in 0..<variadicCount where unsafe mp_call_bytes(call, Int32(index), nil) == nil {
+      return unsafe Int(call.pointee.variadic_first) + index
+    }
+    return nil
+  }
+
+  /// What `encodes` has made; nil before.
+  package var encoded: UnsafeRawBufferPointer? {
+    var count = 0
+    guard let base = unsafe mp_call_encoded(call, &count) else { return nil }
+    return unsafe UnsafeRawBufferPointer(start: base, count: count)
+  }
+
   /// The variadic argument at `index`, 0-based; the bytes belong to Lua.
   package func variadic(_ index: Int) -> UnsafeRawBufferPointer {
     var count = 0
@@ -93,5 +108,19 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
   package func raises(_ message: LuaValue) {
     unsafe result(0, message)
     unsafe call.pointee.outcome = Int32(MP_RAISE)
+  }
+
+  /// Raises an argument error that names the function, the argument (1-based) and the script's line.
+  package func raisesTypeError(argument: Int, expected: StaticString) {
+    unsafe result(0, .integer(Int64(argument)))
+    unsafe result(1, .text(expected))
+    unsafe call.pointee.outcome = Int32(MP_TYPE)
+  }
+
+  /// Has `function` called with `encode` and the one variadic argument, and then this function again with `encoded` set.
+  package func encodes(with function: LuaReference, _ encode: LuaReference) {
+    unsafe result(0, .reference(function))
+    unsafe result(1, .reference(encode))
+    unsafe call.pointee.outcome = Int32(MP_ENCODE)
   }
 }

@@ -72,6 +72,18 @@ import CLua
     return unsafe LuaReference(index: mp_field_reference(state, table.index, field))
   }
 
+  /// Keeps a result of an outcome, of whatever type; `none` when there is none or memory does not suffice.
+  package func keep(_ outcome: LuaOutcome, _ index: Int) -> LuaReference {
+    var copy = outcome.outcome
+    return unsafe LuaReference(index: mp_keep(state, &copy, Int32(index)))
+  }
+
+  /// A string kept in the state; `none` when memory does not suffice.
+  package func makeString(_ bytes: UnsafeRawBufferPointer) -> LuaReference {
+    let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+    return unsafe LuaReference(index: mp_string_reference(state, base, bytes.count))
+  }
+
   /// Gives a reference back; the collector may then free the value.
   package func release(_ reference: LuaReference) { unsafe mp_unreference(state, reference.index) }
 
@@ -122,7 +134,7 @@ import CLua
 
 /// What a protected call left behind. Valid inside the closure it was handed to.
 @safe package struct LuaOutcome {
-  private let outcome: mp_outcome
+  fileprivate let outcome: mp_outcome
 
   init(_ outcome: mp_outcome) { self.outcome = outcome }
 

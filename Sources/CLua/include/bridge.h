@@ -49,6 +49,8 @@ enum {
   MP_RETURN = 0,  // push `results`
   MP_WAIT = 1,    // suspend the calling coroutine until `mp_resume_waiting`
   MP_RAISE = 2,   // raise results[0] (bytes) as an error with the script's position
+  MP_TYPE = 3,    // raise an argument error: argument results[0].integer should have been what results[1] says
+  MP_ENCODE = 4,  // call the function results[0] with results[1] and the message, then Swift again with `encoded` set
 };
 
 // One call from a script, valid while the function runs.
@@ -57,6 +59,7 @@ typedef struct mp_call {
   int32_t outcome;
   int32_t argument_count;  // arguments the script gave
   int32_t variadic_first;  // stack index of the first variadic argument, when the signature ends in '*'
+  int32_t encoded;         // stack index of the string that MP_ENCODE made, 0 before
   int32_t result_count;
   mp_value arguments[MP_ARGUMENTS_MAX];
   mp_value results[MP_RESULTS_MAX];
@@ -66,8 +69,8 @@ typedef struct mp_call {
 //
 // `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
 // (arrives as a reference that the receiver owns), a anything (strings, numbers and booleans arrive as such, the rest as
-// MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter,
-// which must be 's', without limit (`mp_call_bytes` reads them).
+// MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
+// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them).
 typedef struct mp_function {
   const char *name;       // "connection:send" becomes a method, any other name a field of the native table
   const char *signature;
@@ -75,8 +78,11 @@ typedef struct mp_function {
   void (*body)(void *context, mp_call *call);
 } mp_function;
 
-// The i-th variadic string of a call (0-based). Never raises: the trampoline has made it a string already.
+// The i-th variadic string of a call (0-based), or NULL when it is no string. Never raises: the trampoline has made numbers
+// strings already.
 const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count);
+// What MP_ENCODE made, or NULL before.
+const char *mp_call_encoded(const mp_call *call, size_t *count);
 
 // MARK: A state
 
@@ -133,6 +139,10 @@ void mp_run_prelude(mp_state *state, const char *source, size_t count, const cha
 int32_t mp_field_reference(mp_state *state, int32_t table, const char *name);
 // Drops what an outcome left on the main stack; outcomes are discarded in the reverse order of their calls.
 void mp_discard(mp_state *state, const mp_outcome *outcome);
+// Keeps the i-th result of an outcome, of whatever type, as a reference; LUA_NOREF when memory is short.
+int32_t mp_keep(mp_state *state, const mp_outcome *outcome, int32_t i);
+// A string as a reference; LUA_NOREF when memory is short.
+int32_t mp_string_reference(mp_state *state, const char *base, size_t count);
 // Gives a reference back. Harmless for LUA_NOREF and LUA_REFNIL.
 void mp_unreference(mp_state *state, int32_t reference);
 // One step of the garbage collector of about `kilobytes` allocated; true when a cycle ended. May run finalizers.

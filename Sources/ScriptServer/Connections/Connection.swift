@@ -44,6 +44,8 @@ struct ConnectionFlags: OptionSet {
   static let cutting = ConnectionFlags(rawValue: 1 << 9)
   /// Made by the server's own side (`moonport.connect`).
   static let outgoing = ConnectionFlags(rawValue: 1 << 10)
+  /// The script gave it a codec of its own, so that a reload does not change it.
+  static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
 }
 
 /// One client.

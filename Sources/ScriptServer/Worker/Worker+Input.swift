@@ -11,6 +11,9 @@ struct CuttingView {
   var bytes = UnsafeRawBufferPointer(start: nil, count: 0)
   var offset = 0
   var isInbound = false
+  /// The same bytes from `textOffset` on as a Lua string, for a codec written in Lua.
+  var text = LuaReference.none
+  var textOffset = 0
 }
 
 extension Worker {
@@ -73,6 +76,7 @@ extension Worker {
     while cutNext(connection, key, &left) {}
     let view = cutting
     cutting = CuttingView()
+    lua.release(view.text)
     guard let connection = table.find(key) else { return }
     connection.pointee.flags.remove(.cutting)
     guard connection.pointee.phase == .open else { return connection.pointee.inbound.release() }
