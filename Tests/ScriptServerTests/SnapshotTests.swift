@@ -131,6 +131,7 @@ struct SnapshotTests {
     #expect(reason { _ = try Snapshot.read(script: "", number: 1) } == .noSuchFile)
     #expect(reason { _ = try Snapshot.read(script: folder.path("chunk.lua") + "\0", number: 1) } == .noSuchFile)
     #expect(reason { _ = try read("d.lua") } == .isDirectory)
+    #expect(reason { _ = try read("d.lua/") } == .isDirectory)
     #expect(reason { _ = try read("pipe.lua") } == .notRegularFile)
     #expect(reason { _ = try read("large.lua") } == .fileTooLarge(byteCount: 17 << 20))
     #expect(reason { _ = try read("chunk.lua") } == .binaryChunk)

@@ -17,9 +17,13 @@ package struct JSONText {
   /// The text so far.
   package var string: String { String(decoding: bytes, as: UTF8.self) }
 
+  /// Begins an object; members are added by `key` and a value, or by `member`.
   package mutating func beginObject() { open("{") }
+  /// Ends the object begun last.
   package mutating func endObject() { close("}") }
+  /// Begins an array; each value is an element.
   package mutating func beginArray() { open("[") }
+  /// Ends the array begun last.
   package mutating func endArray() { close("]") }
 
   /// The name of the next value.
@@ -29,6 +33,7 @@ package struct JSONText {
     followsKey = true
   }
 
+  /// A string.
   package mutating func string(_ value: String) {
     var value = value
     value.withUTF8 { unsafe string(UnsafeRawBufferPointer($0)) }
@@ -49,13 +54,16 @@ package struct JSONText {
     bytes.append(UInt8(ascii: "\""))
   }
 
+  /// An integer, with all its digits.
   package mutating func number(_ value: some BinaryInteger) { literal(String(value)) }
 
   /// A number; JSON has none for infinity and NaN, which become null.
   package mutating func number(_ value: Double) { literal(value.isFinite ? value.description : "null") }
 
+  /// True or false.
   package mutating func bool(_ value: Bool) { literal(value ? "true" : "false") }
 
+  /// Null.
   package mutating func null() { literal("null") }
 
   /// A whole member of an object.

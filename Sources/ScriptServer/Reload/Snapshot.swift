@@ -28,7 +28,9 @@ package final class Snapshot: Sendable {
   /// `SnapshotLimits.attemptsMax` times at most. May take some 500 ms then, so it belongs on a thread that serves
   /// nobody.
   package static func read(script path: String, number: Int) throws(SnapshotError) -> Snapshot {
-    guard let script = ScriptLocation(path) else { throw SnapshotError(.noSuchFile, path: path) }
+    guard let script = ScriptLocation(path) else {
+      throw SnapshotError(path.hasSuffix("/") && FileStamp.of(path) != nil ? .isDirectory : .noSuchFile, path: path)
+    }
     var attempt = 1
     while true {
       var reader = SnapshotReader(script: script)
