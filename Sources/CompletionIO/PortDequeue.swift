@@ -66,11 +66,16 @@ extension PortState {
     }
   }
 
+  /// Reads of handles that are ready at all times, in turn and only a few per batch: they would otherwise take the whole
+  /// read buffer each time.
   private mutating func serveAlwaysReady() {
-    for key in alwaysReady {
-      guard readBuffer.hasRoom, completions.room > PortLimits.completionsPerEventMax else { return }
+    var left = PortLimits.fileReadsMax
+    for _ in 0..<alwaysReady.count where left > 0 && readBuffer.hasRoom {
+      nextAlwaysReady = (nextAlwaysReady + 1) % alwaysReady.count
+      let key = alwaysReady[nextAlwaysReady]
       guard let state = unsafe table.find(key), unsafe state.pointee.flags.contains(.reading) else { continue }
       unsafe finishRead(state, key)
+      left -= 1
     }
   }
 

@@ -13,6 +13,8 @@ enum PortLimits {
   static let acceptsMax = 64
   /// Packets that one batch may bring.
   static let packetsMax = 256
+  /// Reads of regular files in one batch: a quarter of the read buffer's full reads, so that sockets keep the rest.
+  static let fileReadsMax = 2
   /// Completions that one event may cause other than accepting: a write and a read.
   static let completionsPerEventMax = 2
   /// How long a listener rests after descriptors or memory ran out, unless a descriptor is closed before. A second is

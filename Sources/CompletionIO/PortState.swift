@@ -15,6 +15,8 @@ struct PortState: ~Copyable {
   var readBuffer: ReadBuffer
   /// Handles that cannot be polled (regular files). Seldom any.
   var alwaysReady: [HandleKey] = []
+  /// Which of them was read last.
+  var nextAlwaysReady = 0
   /// Listeners that rest because descriptors or memory ran out. Seldom any.
   var resting: [HandleKey] = []
   /// When the resting listeners go on at the latest.
@@ -40,7 +42,8 @@ struct PortState: ~Copyable {
     self.wakeup = wakeup
     readBuffer = ReadBuffer(bytes: readBufferBytes)
     let completionsMax =
-      PortLimits.packetsMax + PortLimits.acceptsMax + 1 + eventsMax * PortLimits.completionsPerEventMax
+      PortLimits.packetsMax + PortLimits.fileReadsMax + PortLimits.acceptsMax + 1 + eventsMax
+      * PortLimits.completionsPerEventMax
     completions = CompletionList(capacity: completionsMax)
     now = SystemCall.monotonicNanoseconds()
     do {
