@@ -101,9 +101,12 @@ struct FileWatcherTests {
 
   /// Whether files where tests write can have leases (fcntl(2), F_SETLEASE), by which the watcher asks for writers.
   private static let hasLeases: Bool = {
-    let descriptor = open(TemporaryFolder().write("probe", ""), O_RDONLY)
-    defer { close(descriptor) }
-    return fcntl(descriptor, 1024, CInt(F_RDLCK)) == 0
+    let folder = TemporaryFolder()
+    return withExtendedLifetime(folder) {
+      let descriptor = open(folder.write("probe", ""), O_RDONLY)
+      defer { close(descriptor) }
+      return fcntl(descriptor, 1024, CInt(F_RDLCK)) == 0
+    }
   }()
 
   @Test("of two writers of a file both must be done", .enabled(if: hasLeases))
