@@ -34,6 +34,7 @@ let package = Package(
       dependencies: [
         "CompletionIO", "Codecs", "LuaRuntime", .product(name: "Logging", package: "swift-log"),
       ],
+      resources: [.embedInCode("Interface/Prelude.lua")],
       swiftSettings: strict),
     .executableTarget(
       name: "moonport",

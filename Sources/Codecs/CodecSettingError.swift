@@ -10,6 +10,13 @@ package struct CodecSettingError: Error, Equatable, Sendable, CustomStringConver
   /// What is allowed, and what was given instead.
   package let problem: String
 
+  /// The error for one option of one codec.
+  package init(codec: String, option: String, problem: String) {
+    self.codec = codec
+    self.option = option
+    self.problem = problem
+  }
+
   /// One sentence: the codec, the option, what is allowed and what was given.
   package var description: String { "codec \"\(codec)\": \(option) \(problem)" }
 

@@ -13,7 +13,8 @@ public struct HandleKey: Hashable, Sendable {
   /// A key that no port ever issues.
   public static let none = HandleKey(slot: 0, generation: 0)
 
-  init(slot: UInt32, generation: UInt32) {
+  /// The key of a slot's use; only what the port issued names a handle.
+  public init(slot: UInt32, generation: UInt32) {
     self.slot = slot
     self.generation = generation
   }

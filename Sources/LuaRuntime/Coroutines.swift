@@ -66,7 +66,9 @@ package enum LuaRun {
   }
 
   /// Resumes a waiting thread: the call it waits in returns `results` (at most four).
-  package func resume(_ thread: LuaThread, returning first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil)
+  package func resume(
+    _ thread: LuaThread, returning first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil
+  )
     -> LuaRun
   {
     let call = unsafe HostCall(wake())

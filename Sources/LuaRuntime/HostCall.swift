@@ -20,7 +20,7 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
 }
 
 /// One function offered to scripts. The signature's letters are explained at `mp_function` in the bridge's header.
-@safe package struct HostFunction {
+@safe package struct HostFunction: @unchecked Sendable {
   let description: mp_function
 
   /// A function named `connection:name` becomes a method of connections, any other a field of the native table.
@@ -75,7 +75,8 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
 
   private func result(_ index: Int, _ value: LuaValue) {
     let offset = unsafe MemoryLayout<mp_call>.offset(of: \mp_call.results)!
-    unsafe UnsafeMutableRawPointer(call).advanced(by: offset).assumingMemoryBound(to: LuaValue.self)[index] = unsafe value
+    unsafe UnsafeMutableRawPointer(call).advanced(by: offset).assumingMemoryBound(to: LuaValue.self)[index] =
+      unsafe value
   }
 
   /// Returns one value to the script.

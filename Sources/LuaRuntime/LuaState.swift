@@ -55,11 +55,13 @@ import CLua
   }
 
   /// Compiles `source` and calls it with the native table and the methods' table; returns a reference to the table it returns.
-  package func runPrelude(_ source: UnsafeRawBufferPointer, name: StaticString) throws(LuaFailure) -> LuaReference {
+  package func runPrelude(_ source: [UInt8], name: StaticString) throws(LuaFailure) -> LuaReference {
     var outcome = mp_outcome()
-    let base = unsafe source.baseAddress?.assumingMemoryBound(to: CChar.self)
     let chunk = unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
-    unsafe mp_run_prelude(state, base, source.count, chunk, &outcome)
+    unsafe source.withUnsafeBytes { bytes in
+      let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+      unsafe mp_run_prelude(state, base, bytes.count, chunk, &outcome)
+    }
     defer { unsafe mp_discard(state, &outcome) }
     let result = LuaOutcome(outcome)
     if let failure = result.failure { throw failure }

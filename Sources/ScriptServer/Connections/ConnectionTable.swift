@@ -4,76 +4,83 @@
 import CompletionIO
 
 /// The table. Owned by the worker's thread.
+@safe
 struct ConnectionTable: ~Copyable {
   /// Connections of one block: about 60 KB.
   private static let blockSlots = 256
 
-  private var blocks: [UnsafeMutablePointer<Connection>] = []
+  private var blocks: [UnsafeMutablePointer<Connection>] = unsafe []
   /// The slots of all connections in phase `open`, in no order, for broadcasts.
   private(set) var open: [UInt32] = []
+  private var used = 0
 
   init() {}
 
   deinit {
-    for block in blocks {
-      block.deinitialize(count: Self.blockSlots)
-      block.deallocate()
+    for unsafeblock in unsafe blocks {
+      unsafe block.deinitialize(count: Self.blockSlots)
+      unsafe block.deallocate()
     }
   }
+
+  /// Whether no slot is in use.
+  var isEmpty: Bool { used == 0 }
 
   /// The connection with this key, or nil when it has ended.
   func find(_ key: HandleKey) -> UnsafeMutablePointer<Connection>? {
     let slot = Int(key.slot)
-    guard slot < blocks.count * Self.blockSlots else { return nil }
-    let connection = blocks[slot / Self.blockSlots] + slot % Self.blockSlots
-    return connection.pointee.key == key && key != .none ? connection : nil
+    guard unsafe slot < blocks.count * Self.blockSlots else { return nil }
+    let connection = unsafe blocks[slot / Self.blockSlots] + slot % Self.blockSlots
+    return unsafe connection.pointee.key == key && key != .none ? connection : nil
   }
 
   /// The connection in a slot that is known to be in use.
   func inSlot(_ slot: UInt32) -> UnsafeMutablePointer<Connection> {
-    blocks[Int(slot) / Self.blockSlots] + Int(slot) % Self.blockSlots
+    unsafe blocks[Int(slot) / Self.blockSlots] + Int(slot) % Self.blockSlots
   }
 
   /// Puts a new connection into the slot of `key`.
   mutating func insert(_ key: HandleKey) -> UnsafeMutablePointer<Connection> {
-    while Int(key.slot) >= blocks.count * Self.blockSlots {
+    while unsafe Int(key.slot) >= blocks.count * Self.blockSlots {
       let block = UnsafeMutablePointer<Connection>.allocate(capacity: Self.blockSlots)
-      for index in 0..<Self.blockSlots { (block + index).initialize(to: Connection()) }
-      blocks.append(block)
+      for index in 0..<Self.blockSlots { unsafe (block + index).initialize(to: Connection()) }
+      unsafe blocks.append(block)
     }
-    let connection = inSlot(key.slot)
-    precondition(connection.pointee.phase == .free, "a slot in use was given out again")
-    connection.pointee.key = key
-    connection.pointee.phase = .open
-    connection.pointee.openIndex = Int32(open.count)
+    let connection = unsafe inSlot(key.slot)
+    unsafe precondition(connection.pointee.phase == .free, "a slot in use was given out again")
+    used += 1
+    unsafe connection.pointee.key = key
+    unsafe connection.pointee.phase = .open
+    unsafe connection.pointee.openIndex = Int32(open.count)
     open.append(key.slot)
-    return connection
+    return unsafe connection
   }
 
   /// Takes it out of the list of open ones; its slot stays until `remove`.
   mutating func leaveOpen(_ connection: UnsafeMutablePointer<Connection>) {
-    let index = Int(connection.pointee.openIndex)
+    let index = unsafe Int(connection.pointee.openIndex)
     guard index >= 0 else { return }
-    connection.pointee.openIndex = -1
+    unsafe connection.pointee.openIndex = -1
     let last = open.removeLast()
     if index < open.count {
       open[index] = last
-      inSlot(last).pointee.openIndex = Int32(index)
+      unsafe inSlot(last).pointee.openIndex = Int32(index)
     }
   }
 
   /// Frees the slot. Output and timers must be gone.
   mutating func remove(_ connection: UnsafeMutablePointer<Connection>) {
-    leaveOpen(connection)
-    precondition(connection.pointee.output.isEmpty, "a connection with output was forgotten")
-    (connection).pointee = Connection()
+    unsafe leaveOpen(connection)
+    unsafe precondition(connection.pointee.output.isEmpty, "a connection with output was forgotten")
+    used -= 1
+    unsafe connection.pointee = Connection()
   }
 
   /// The keys of all connections not yet gone, whatever their phase.
   func keys() -> [HandleKey] {
     var keys: [HandleKey] = []
-    for block in blocks {
-      for index in 0..<Self.blockSlots where block[index].phase != .free { keys.append(block[index].key) }
+    for unsafeblock in unsafe blocks {
+      for index in 0..<Self.blockSlots where unsafe block[index].phase != .free { unsafe keys.append(block[index].key) }
     }
     return keys
   }

@@ -48,26 +48,26 @@ struct Rooms: ~Copyable {
 
   /// Puts a connection into a room; false when it is in it already.
   mutating func join(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Bool {
-    if find(connection, room: name) >= 0 { return false }
+    if unsafe find(connection, room: name) >= 0 { return false }
     let room = roomIndex(name)
-    let membership = Membership(
+    let membership = unsafe Membership(
       room: room, slot: connection.pointee.key.slot, position: Int32(rooms[Int(room)].members.count),
       next: connection.pointee.memberships)
     let index = store(membership)
     rooms[Int(room)].members.append(index)
-    connection.pointee.memberships = index
+    unsafe connection.pointee.memberships = index
     directory.add(1, to: name)
     return true
   }
 
   /// Takes a connection out of a room; false when it is not in it.
   mutating func leave(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Bool {
-    let index = find(connection, room: name)
+    let index = unsafe find(connection, room: name)
     guard index >= 0 else { return false }
-    if connection.pointee.memberships == index {
-      connection.pointee.memberships = memberships[Int(index)].next
+    if unsafe connection.pointee.memberships == index {
+      unsafe connection.pointee.memberships = memberships[Int(index)].next
     } else {
-      var previous = connection.pointee.memberships
+      var previous = unsafe connection.pointee.memberships
       while memberships[Int(previous)].next != index { previous = memberships[Int(previous)].next }
       memberships[Int(previous)].next = memberships[Int(index)].next
     }
@@ -77,9 +77,9 @@ struct Rooms: ~Copyable {
 
   /// Takes a connection out of all its rooms.
   mutating func leaveAll(_ connection: UnsafeMutablePointer<Connection>) {
-    while connection.pointee.memberships >= 0 {
-      let index = connection.pointee.memberships
-      connection.pointee.memberships = memberships[Int(index)].next
+    while unsafe connection.pointee.memberships >= 0 {
+      let index = unsafe connection.pointee.memberships
+      unsafe connection.pointee.memberships = memberships[Int(index)].next
       removeFromRoom(index)
     }
   }
@@ -87,7 +87,7 @@ struct Rooms: ~Copyable {
   /// The names of a connection's rooms, the latest first.
   func names(of connection: UnsafeMutablePointer<Connection>) -> [String] {
     var names: [String] = []
-    var index = connection.pointee.memberships
+    var index = unsafe connection.pointee.memberships
     while index >= 0 {
       names.append(rooms[Int(memberships[Int(index)].room)].name)
       index = memberships[Int(index)].next
@@ -106,7 +106,7 @@ struct Rooms: ~Copyable {
 
   private func find(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Int32 {
     guard let room = indexes[name] else { return -1 }
-    var index = connection.pointee.memberships
+    var index = unsafe connection.pointee.memberships
     while index >= 0, memberships[Int(index)].room != room { index = memberships[Int(index)].next }
     return index
   }

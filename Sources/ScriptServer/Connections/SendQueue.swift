@@ -6,23 +6,25 @@ import CompletionIO
 import Glibc
 
 /// Bytes that several queues, also of several workers, send from one place.
+@safe
 final class SharedBytes: @unchecked Sendable {
   let bytes: UnsafeRawBufferPointer
 
   /// Takes a malloc'ed block, which is freed with the last reference.
-  init(adopting bytes: UnsafeMutableRawBufferPointer) { self.bytes = UnsafeRawBufferPointer(bytes) }
+  init(adopting bytes: UnsafeMutableRawBufferPointer) { unsafe self.bytes = UnsafeRawBufferPointer(bytes) }
 
   /// A copy of `source`, with room for framing around it.
   convenience init(copying source: UnsafeRawBufferPointer) {
-    let block = UnsafeMutableRawBufferPointer(start: malloc(max(source.count, 1)), count: source.count)
-    block.copyMemory(from: source)
-    self.init(adopting: block)
+    let block = unsafe UnsafeMutableRawBufferPointer(start: malloc(max(source.count, 1)), count: source.count)
+    unsafe block.copyMemory(from: source)
+    unsafe self.init(adopting: block)
   }
 
-  deinit { free(UnsafeMutableRawPointer(mutating: bytes.baseAddress)) }
+  deinit { unsafe free(UnsafeMutableRawPointer(mutating: bytes.baseAddress)) }
 }
 
 /// A link of the chain; its own bytes follow it in the same block, unless they are shared.
+@safe
 private struct Chunk {
   var next: UnsafeMutablePointer<Chunk>?
   var shared: Unmanaged<SharedBytes>?
@@ -37,6 +39,7 @@ private struct Chunk {
 }
 
 /// The queue. Trivial storage; the owner must `clear` it before it is forgotten.
+@safe
 struct SendQueue {
   private var head: UnsafeMutablePointer<Chunk>?
   private var tail: UnsafeMutablePointer<Chunk>?
@@ -54,63 +57,63 @@ struct SendQueue {
 
   /// The tail's free bytes for a message of `bytes`, or a new chunk's. `whole` starts a chunk of its own for the message.
   mutating func reserve(_ bytes: Int, whole: Bool, pool: UnsafeMutablePointer<BufferPool>) -> UnsafeMutableRawPointer {
-    if !whole, let tail, tail.pointee.shared == nil, !tail.pointee.isOneMessage,
-      tail.pointee.blockBytes - Chunk.headerBytes - tail.pointee.end >= bytes
+    if !whole, let tail = unsafe tail, unsafe tail.pointee.shared == nil, unsafe !tail.pointee.isOneMessage,
+      unsafe tail.pointee.blockBytes - Chunk.headerBytes - tail.pointee.end >= bytes
     {
-      return place(tail, bytes)
+      return unsafe place(tail, bytes)
     }
     let wanted = max(bytes, whole ? 0 : min(max(count, Self.chunkBytesMin - Chunk.headerBytes), Self.chunkBytesMax / 2))
-    let block = pool.pointee.take(minimumBytes: wanted + Chunk.headerBytes)
-    let chunk = block.baseAddress!.bindMemory(to: Chunk.self, capacity: 1)
-    chunk.initialize(
+    let block = unsafe pool.pointee.take(minimumBytes: wanted + Chunk.headerBytes)
+    let chunk = unsafe block.baseAddress!.bindMemory(to: Chunk.self, capacity: 1)
+    unsafe chunk.initialize(
       to: Chunk(next: nil, shared: nil, blockBytes: block.count, start: 0, end: 0, isOneMessage: whole))
-    link(chunk)
-    return place(chunk, bytes)
+    unsafe link(chunk)
+    return unsafe place(chunk, bytes)
   }
 
   private mutating func place(_ chunk: UnsafeMutablePointer<Chunk>, _ bytes: Int) -> UnsafeMutableRawPointer {
-    let end = chunk.pointee.end
-    chunk.pointee.end = end + bytes
+    let end = unsafe chunk.pointee.end
+    unsafe chunk.pointee.end = end + bytes
     count += bytes
-    return UnsafeMutableRawPointer(chunk).advanced(by: Chunk.headerBytes + end)
+    return unsafe UnsafeMutableRawPointer(chunk).advanced(by: Chunk.headerBytes + end)
   }
 
   /// Queues bytes that stay where they are.
   mutating func append(_ shared: SharedBytes, pool: UnsafeMutablePointer<BufferPool>) {
-    let block = pool.pointee.take(minimumBytes: Chunk.headerBytes)
-    let chunk = block.baseAddress!.bindMemory(to: Chunk.self, capacity: 1)
-    chunk.initialize(
+    let block = unsafe pool.pointee.take(minimumBytes: Chunk.headerBytes)
+    let chunk = unsafe block.baseAddress!.bindMemory(to: Chunk.self, capacity: 1)
+    unsafe chunk.initialize(
       to: Chunk(
         next: nil, shared: Unmanaged.passRetained(shared), blockBytes: block.count, start: 0, end: shared.bytes.count,
         isOneMessage: true))
-    link(chunk)
-    count += shared.bytes.count
+    unsafe link(chunk)
+    unsafe count += shared.bytes.count
   }
 
   private mutating func link(_ chunk: UnsafeMutablePointer<Chunk>) {
-    if let tail { tail.pointee.next = chunk } else { head = chunk }
-    tail = chunk
+    if let tail = unsafe tail { unsafe tail.pointee.next = unsafe chunk } else { unsafe head = unsafe chunk }
+    unsafe tail = unsafe chunk
   }
 
-  /// Writes the first waiting bytes as at most `gatherMax` pieces; returns how many pieces.
-  func gather(into vectors: UnsafeMutablePointer<iovec>) -> Int {
+  /// Writes the first waiting bytes as at most `limit` pieces; returns how many pieces.
+  func gather(into vectors: UnsafeMutablePointer<iovec>, limit: Int = gatherMax) -> Int {
     var pieces = 0
-    var next = head
-    while let chunk = next, pieces < Self.gatherMax {
-      vectors[pieces] = iovec(
+    var next = unsafe head
+    while let chunk = unsafe next, pieces < limit {
+      unsafe vectors[pieces] = unsafe iovec(
         iov_base: Self.bytes(of: chunk).advanced(by: chunk.pointee.start),
         iov_len: chunk.pointee.end - chunk.pointee.start)
       pieces += 1
-      next = chunk.pointee.next
+      unsafe next = unsafe chunk.pointee.next
     }
     return pieces
   }
 
   private static func bytes(of chunk: UnsafeMutablePointer<Chunk>) -> UnsafeMutableRawPointer {
-    if let shared = chunk.pointee.shared {
-      return shared._withUnsafeGuaranteedRef { UnsafeMutableRawPointer(mutating: $0.bytes.baseAddress!) }
+    if let shared = unsafe chunk.pointee.shared {
+      return unsafe shared._withUnsafeGuaranteedRef { unsafe UnsafeMutableRawPointer(mutating: $0.bytes.baseAddress!) }
     }
-    return UnsafeMutableRawPointer(chunk).advanced(by: Chunk.headerBytes)
+    return unsafe UnsafeMutableRawPointer(chunk).advanced(by: Chunk.headerBytes)
   }
 
   /// The first `sent` bytes have gone out.
@@ -118,16 +121,16 @@ struct SendQueue {
     var left = sent
     count -= sent
     precondition(count >= 0, "more sent than was queued")
-    while left > 0, let chunk = head {
-      let waiting = chunk.pointee.end - chunk.pointee.start
+    while left > 0, let chunk = unsafe head {
+      let waiting = unsafe chunk.pointee.end - chunk.pointee.start
       if left < waiting {
-        chunk.pointee.start += left
+        unsafe chunk.pointee.start += left
         return
       }
       left -= waiting
-      head = chunk.pointee.next
-      if head == nil { tail = nil }
-      Self.free(chunk, pool: pool)
+      unsafe head = unsafe chunk.pointee.next
+      if unsafe head == nil { unsafe tail = nil }
+      unsafe Self.free(chunk, pool: pool)
     }
   }
 
@@ -136,19 +139,23 @@ struct SendQueue {
   mutating func dropOldest(until bytes: Int, keepFirst: Bool, pool: UnsafeMutablePointer<BufferPool>) -> Int {
     var dropped = 0
     var freed = 0
-    guard let first = head else { return 0 }
-    var previous = keepFirst || first.pointee.start > 0 ? first : nil
+    guard let first = unsafe head else { return 0 }
+    var previous = unsafe keepFirst || first.pointee.start > 0 ? first : nil
     while freed < bytes {
-      guard let chunk = previous == nil ? head : previous!.pointee.next else { break }
-      guard chunk.pointee.isOneMessage else {
-        previous = chunk
+      guard let chunk = unsafe previous == nil ? head : previous!.pointee.next else { break }
+      guard unsafe chunk.pointee.isOneMessage else {
+        unsafe previous = unsafe chunk
         continue
       }
-      if let previous { previous.pointee.next = chunk.pointee.next } else { head = chunk.pointee.next }
-      if tail == chunk { tail = previous }
-      freed += chunk.pointee.end - chunk.pointee.start
+      if let previous = unsafe previous {
+        unsafe previous.pointee.next = unsafe chunk.pointee.next
+      } else {
+        unsafe head = unsafe chunk.pointee.next
+      }
+      if unsafe tail == chunk { unsafe tail = unsafe previous }
+      unsafe freed += chunk.pointee.end - chunk.pointee.start
       dropped += 1
-      Self.free(chunk, pool: pool)
+      unsafe Self.free(chunk, pool: pool)
     }
     count -= freed
     return dropped
@@ -156,16 +163,16 @@ struct SendQueue {
 
   /// Forgets everything.
   mutating func clear(pool: UnsafeMutablePointer<BufferPool>) {
-    while let chunk = head {
-      head = chunk.pointee.next
-      Self.free(chunk, pool: pool)
+    while let chunk = unsafe head {
+      unsafe head = unsafe chunk.pointee.next
+      unsafe Self.free(chunk, pool: pool)
     }
-    tail = nil
+    unsafe tail = nil
     count = 0
   }
 
   private static func free(_ chunk: UnsafeMutablePointer<Chunk>, pool: UnsafeMutablePointer<BufferPool>) {
-    chunk.pointee.shared?.release()
-    pool.pointee.give(UnsafeMutableRawBufferPointer(start: chunk, count: chunk.pointee.blockBytes))
+    unsafe chunk.pointee.shared?.release()
+    unsafe pool.pointee.give(UnsafeMutableRawBufferPointer(start: chunk, count: chunk.pointee.blockBytes))
   }
 }

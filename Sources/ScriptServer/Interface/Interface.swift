@@ -34,11 +34,7 @@ struct Prelude {
 
   /// Runs Prelude.lua in a state.
   init(_ lua: LuaState) throws(LuaFailure) {
-    let source = PackageResources.Prelude_lua
-    let table: LuaReference
-    do {
-      table = try source.withUnsafeBytes { (bytes) throws(LuaFailure) in try lua.runPrelude(bytes, name: "=moonport") }
-    }
+    let table = try lua.runPrelude(PackageResources.Prelude_lua, name: "=moonport")
     load = lua.function("load", of: table)
     handOver = lua.function("hand_over", of: table)
     forget = lua.function("forget", of: table)

@@ -5,21 +5,21 @@ import CompletionIO
 import LuaRuntime
 
 extension Interface {
-  static let loadingFunctions: [HostFunction] = [
-    HostFunction("main", "i") { Worker.of($0).giveMain(HostCall($1!)) },
-    HostFunction("module", "is") { Worker.of($0).giveModule(HostCall($1!)) },
-    HostFunction("arguments", "") { Worker.of($0).giveArguments(HostCall($1!)) },
-    HostFunction("check_address", "s") { context, call in
-      let call = HostCall(call!)
+  static let loadingFunctions: [HostFunction] = unsafe [
+    HostFunction("main", "i") { unsafe Worker.of($0).giveMain(HostCall($1!)) },
+    unsafe HostFunction("module", "is") { unsafe Worker.of($0).giveModule(HostCall($1!)) },
+    unsafe HostFunction("arguments", "") { unsafe Worker.of($0).giveArguments(HostCall($1!)) },
+    unsafe HostFunction("check_address", "s") { context, call in
+      let call = unsafe HostCall(call!)
       do throws(SocketAddressError) {
-        _ = try SocketAddress(parsing: call[0].text)
+        _ = try unsafe SocketAddress(parsing: call[0].text)
       } catch {
-        Worker.of(context).returnText(call, "\(error)")
+        unsafe Worker.of(context).returnText(call, "\(error)")
       }
     },
-    HostFunction("codec", "si?s?i?i?s?i?i?i?f?f?") { Worker.of($0).enterCodec(HostCall($1!)) },
-    HostFunction("handlers", "f?f?f?f?f?f?f?f?") { Worker.of($0).enterHandlers(HostCall($1!)) },
-    HostFunction("listener", "siiiinniinsi") { Worker.of($0).enterListener(HostCall($1!)) },
+    unsafe HostFunction("codec", "si?s?i?i?s?i?i?i?f?f?") { unsafe Worker.of($0).enterCodec(HostCall($1!)) },
+    unsafe HostFunction("handlers", "f?f?f?f?f?f?f?f?") { unsafe Worker.of($0).enterHandlers(HostCall($1!)) },
+    unsafe HostFunction("listener", "ssiiiinniinsi") { unsafe Worker.of($0).enterListener(HostCall($1!)) },
   ]
 }
 
@@ -32,18 +32,20 @@ extension Worker {
 
   /// native.main(number): source, chunk name, number of the last line.
   fileprivate func giveMain(_ call: HostCall) {
-    guard let main = snapshot(call[0].asInteger ?? 0)?.main else { return call.fails("no such generation") }
+    guard let main = unsafe snapshot(call[0].asInteger ?? 0)?.main else { return call.fails("no such generation") }
     let lines = main.bytes.reduce(1) { $0 + ($1 == UInt8(ascii: "\n") ? 1 : 0) }
     let last = main.bytes.last == UInt8(ascii: "\n") ? max(lines - 1, 1) : lines
-    give(main, call, third: .integer(Int64(last)))
+    unsafe give(main, call, third: .integer(Int64(last)))
   }
 
   /// native.module(number, name): source and chunk name, or nil and the places looked at.
   fileprivate func giveModule(_ call: HostCall) {
-    guard let snapshot = snapshot(call[0].asInteger ?? 0) else { return fail(call, "\n\tits generation has ended") }
-    let name = call[1].text
+    guard let snapshot = unsafe snapshot(call[0].asInteger ?? 0) else {
+      return fail(call, "\n\tits generation has ended")
+    }
+    let name = unsafe call[1].text
     do throws(SnapshotError) {
-      if let module = try snapshot.module(name) { return give(module, call, third: .nil) }
+      if let module = try snapshot.module(name) { return unsafe give(module, call, third: .nil) }
       fail(call, snapshot.searchedPaths(for: name).reduce("") { $0 + "\n\tno file '\($1)'" })
     } catch {
       raise(call, "\(error)")
@@ -53,13 +55,13 @@ extension Worker {
   /// Source and chunk name, laid out one behind the other in the scratch memory.
   private func give(_ file: SourceFile, _ call: HostCall, third: LuaValue) {
     let name = Array("@\(file.displayName)".utf8)
-    let block = scratch.reserve(file.bytes.count + name.count)
-    block.copyBytes(from: file.bytes)
-    UnsafeMutableRawBufferPointer(rebasing: block[file.bytes.count...]).copyBytes(from: name)
-    let source = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(block)[..<file.bytes.count])
-    let place = UnsafeRawBufferPointer(
+    let block = unsafe scratch.reserve(file.bytes.count + name.count)
+    unsafe block.copyBytes(from: file.bytes)
+    unsafe UnsafeMutableRawBufferPointer(rebasing: block[file.bytes.count...]).copyBytes(from: name)
+    let source = unsafe UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(block)[..<file.bytes.count])
+    let place = unsafe UnsafeRawBufferPointer(
       rebasing: UnsafeRawBufferPointer(block)[file.bytes.count..<file.bytes.count + name.count])
-    call.returns(.bytes(source), .bytes(place), third)
+    unsafe call.returns(.bytes(source), .bytes(place), third)
   }
 
   /// native.arguments(): what followed `--` on the command line.
@@ -69,25 +71,25 @@ extension Worker {
 
   /// native.codec(type, max_length, delimiter, length, size, endian, offset, adjustment, strip, decode, encode)
   fileprivate func enterCodec(_ call: HostCall) {
-    if call[0].text == "scripted" { return enterScriptedCodec(call) }
+    if unsafe call[0].text == "scripted" { return enterScriptedCodec(call) }
     do throws(CodecSettingError) {
       let codec = try builtinCodec(call).validated()
       guard let index = codecs.intern(codec) else { return call.fails("too many different codecs on one worker") }
-      call.returns(.integer(Int64(index)))
+      unsafe call.returns(.integer(Int64(index)))
     } catch {
       fail(call, "\(error)")
     }
   }
 
   private func builtinCodec(_ call: HostCall) throws(CodecSettingError) -> Codec {
-    let maxLength = call[1].asInteger.map(Int.init)
-    switch call[0].text {
+    let maxLength = unsafe call[1].asInteger.map(Int.init)
+    switch unsafe call[0].text {
     case "line": return .line(maxLength: maxLength ?? Codec.lineMaxLengthDefault)
     case "delimiter":
-      let delimiter = try Delimiter(validating: call[2].asBytes.map { Array($0) } ?? [])
+      let delimiter = try unsafe Delimiter(validating: call[2].asBytes.map { unsafe Array($0) } ?? [])
       return .delimiter(delimiter, maxLength: maxLength ?? Codec.lineMaxLengthDefault)
     case "fixed":
-      guard let length = call[3].asInteger else {
+      guard let length = unsafe call[3].asInteger else {
         throw CodecSettingError(codec: "fixed", option: "length", problem: "is missing")
       }
       return .fixed(length: Int(length))
@@ -98,22 +100,22 @@ extension Worker {
   }
 
   private func lengthField(_ call: HostCall, maxLength: Int?) throws(CodecSettingError) -> LengthField {
-    guard let size = call[4].asInteger else {
+    guard let size = unsafe call[4].asInteger else {
       throw CodecSettingError(codec: "length", option: "size", problem: "is missing; it is 1, 2, 3, 4 or 8")
     }
-    let endianText = call[5].isNil ? "big" : call[5].text
+    let endianText = unsafe call[5].isNil ? "big" : call[5].text
     guard let endian = LengthField.Endian(rawValue: endianText) else {
       throw CodecSettingError(
         codec: "length", option: "endian", problem: "must be \"big\" or \"little\", not \"\(endianText)\"")
     }
-    return try LengthField(
+    return try unsafe LengthField(
       size: Int(size), endian: endian, offset: Int(call[6].asInteger ?? 0), adjustment: Int(call[7].asInteger ?? 0),
       strip: call[8].asInteger.map(Int.init), maxLength: maxLength ?? Codec.frameMaxLengthDefault)
   }
 
   private func enterScriptedCodec(_ call: HostCall) {
-    guard let decode = call[9].asReference, let encode = call[10].asReference else { return }
-    let maxLength = Int(call[1].asInteger ?? Int64(Codec.frameMaxLengthDefault))
+    guard let decode = unsafe call[9].asReference, let encode = unsafe call[10].asReference else { return }
+    let maxLength = unsafe Int(call[1].asInteger ?? Int64(Codec.frameMaxLengthDefault))
     let owner = candidate ?? generation
     guard Codec.maxLengthAllowed.contains(maxLength),
       let index = codecs.insertScripted(decode: decode, encode: encode, maxLength: maxLength)
@@ -123,7 +125,7 @@ extension Worker {
       return fail(call, "max_length must be from 1 to \(Codec.maxLengthAllowed.upperBound), not \(maxLength)")
     }
     owner?.codecs.append(index)
-    call.returns(.integer(Int64(index)))
+    unsafe call.returns(.integer(Int64(index)))
   }
 
   // MARK: Handlers and listeners
@@ -131,32 +133,29 @@ extension Worker {
   /// native.handlers(on_open, on_message, …): the number of the set.
   fileprivate func enterHandlers(_ call: HostCall) {
     guard let candidate else { return call.fails("only while a script loads") }
-    var set = HandlerSet()
-    for (index, field) in HandlerSet.fields.enumerated() {
-      guard let function = call[index].asReference else { continue }
-      set[keyPath: field] = function
-      candidate.references.append(function)
-    }
-    candidate.sets.append(set)
-    call.returns(.integer(Int64(candidate.sets.count - 1)))
+    candidate.references += (0..<HandlerSet.count).compactMap { unsafe call[$0].asReference }
+    candidate.sets.append(HandlerSet { unsafe call[$0].asReference })
+    unsafe call.returns(.integer(Int64(candidate.sets.count - 1)))
   }
 
-  /// native.listener(address, codec, set, max_connections, per_ip, idle, message, hard, soft, soft_seconds, policy, backlog)
+  /// native.listener(place, address, codec, set, max_connections, per_ip, idle, message, hard, soft, soft_seconds, policy, backlog)
   fileprivate func enterListener(_ call: HostCall) {
     guard let candidate else { return call.fails("only while a script loads") }
     var listener = ListenerSettings()
-    listener.address = call[0].text
-    listener.codec = UInt16(truncatingIfNeeded: call[1].asInteger ?? 0)
-    listener.handlers = Int(call[2].asInteger ?? 0)
-    listener.connectionsMax = Int(call[3].asInteger ?? 0)
-    listener.connectionsPerAddressMax = Int(call[4].asInteger ?? 0)
-    listener.limits.idleNanoseconds = Self.nanoseconds(call[5].asNumber ?? 0)
-    listener.limits.messageNanoseconds = Self.nanoseconds(call[6].asNumber ?? 0)
-    listener.limits.output.hardBytes = Int(call[7].asInteger ?? 0)
-    listener.limits.output.softBytes = Int(call[8].asInteger ?? 0)
-    listener.limits.output.softSeconds = min(call[9].asNumber ?? 0, 3.2e9)
-    listener.limits.output.policy = OverflowPolicy(rawValue: call[10].text) ?? .close
-    listener.backlog = Int32(clamping: call[11].asInteger ?? 4096)
+    listener.place = unsafe call[0].text
+    listener.address = unsafe call[1].text
+    listener.codec = unsafe UInt16(truncatingIfNeeded: call[2].asInteger ?? 0)
+    listener.codecName = codecs[listener.codec].name
+    listener.handlers = unsafe Int(call[3].asInteger ?? 0)
+    listener.connectionsMax = unsafe Int(call[4].asInteger ?? 0)
+    listener.connectionsPerAddressMax = unsafe Int(call[5].asInteger ?? 0)
+    listener.limits.idleNanoseconds = unsafe Self.nanoseconds(call[6].asNumber ?? 0)
+    listener.limits.messageNanoseconds = unsafe Self.nanoseconds(call[7].asNumber ?? 0)
+    listener.limits.output.hardBytes = unsafe Int(call[8].asInteger ?? 0)
+    listener.limits.output.softBytes = unsafe Int(call[9].asInteger ?? 0)
+    listener.limits.output.softSeconds = unsafe min(call[10].asNumber ?? 0, 3.2e9)
+    listener.limits.output.policy = unsafe OverflowPolicy(rawValue: call[11].text) ?? .close
+    listener.backlog = unsafe Int32(clamping: call[12].asInteger ?? 4096)
     candidate.listeners.append(listener)
   }
 }

@@ -4,16 +4,16 @@ import Logging
 import LuaRuntime
 
 extension Interface {
-  static let logFunctions: [HostFunction] = [
+  static let logFunctions: [HostFunction] = unsafe [
     HostFunction("print", "s") { context, call in
-      let worker = Worker.of(context)
-      guard !worker.server.isScratch, let bytes = HostCall(call!)[0].asBytes else { return }
-      StandardOutput.writeLine(bytes)
+      let worker = unsafe Worker.of(context)
+      guard !worker.server.isScratch, let bytes = unsafe HostCall(call!)[0].asBytes else { return }
+      unsafe StandardOutput.shared.write(line: bytes)
     },
-    HostFunction("log", "ss*") { context, call in
-      let worker = Worker.of(context)
+    unsafe HostFunction("log", "ss*") { context, call in
+      let worker = unsafe Worker.of(context)
       guard !worker.server.isScratch else { return }
-      worker.logFromScript(HostCall(call!))
+      unsafe worker.logFromScript(HostCall(call!))
     },
   ]
 }
@@ -21,7 +21,7 @@ extension Interface {
 extension Worker {
   fileprivate func logFromScript(_ call: HostCall) {
     let level: Logger.Level =
-      switch call[0].text {
+      switch unsafe call[0].text {
       case "debug": .debug
       case "warn": .warning
       case "error": .error
@@ -35,5 +35,7 @@ extension Worker {
     log.log(level: level, "\(text(call, 0))", metadata: fields, source: "script")
   }
 
-  private func text(_ call: HostCall, _ index: Int) -> String { String(decoding: call.variadic(index), as: UTF8.self) }
+  private func text(_ call: HostCall, _ index: Int) -> String {
+    unsafe String(decoding: call.variadic(index), as: UTF8.self)
+  }
 }

@@ -5,7 +5,7 @@ local native, connection = ...
 local error, type, pairs, ipairs, select, tostring, load, rawset = error, type, pairs, ipairs, select, tostring, load, rawset
 local setmetatable, pcall, loadfile, math_type = setmetatable, pcall, loadfile, math.type
 local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
-local package, io_open = package, io.open
+local package, io_open, getinfo = package, io.open, debug.getinfo
 
 local generations = {}
 
@@ -149,6 +149,8 @@ local function listen(generation, options)
   if options.output_limit then check_output_limit(options.output_limit, 3) end
   local copy = {}
   for name, value in pairs(options) do copy[name] = value end
+  local caller = getinfo(3, "Sl")
+  copy.place = ("%s:%d"):format(caller.short_src, caller.currentline)
   copy.codec_number = codec_number("moonport.listen", options.codec or "raw", 3)
   local listeners = generation.listeners
   listeners[#listeners + 1] = copy
@@ -158,7 +160,7 @@ local function enter_listener(options, set)
   local limit = options.output_limit or {}
   local hard = limit.hard or 8388608
   native.listener(
-    options.address, options.codec_number, set, options.max_connections or 0, options.max_connections_per_ip or 0,
+    options.place, options.address, options.codec_number, set, options.max_connections or 0, options.max_connections_per_ip or 0,
     options.idle_timeout or 0, options.message_timeout or 0, hard, limit.soft or math.min(1048576, hard),
     limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096)
 end
@@ -232,12 +234,12 @@ end
 
 local function require(generation, name)
   if type(name) ~= "string" then
-    error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 3)
+    error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2)
   end
   local loaded = generation.loaded
   local value = loaded[name]
   if value ~= nil then return value end
-  if generation.requiring[name] then error(("module '%s' requires itself"):format(name), 3) end
+  if generation.requiring[name] then error(("module '%s' requires itself"):format(name), 2) end
   local loader, place = find_module(generation, name)
   generation.requiring[name] = true
   value = loader(name, place)
@@ -259,10 +261,10 @@ end
 
 local function timer(where, repeats, seconds, f, ...)
   if kinds.seconds(seconds) then
-    error(("bad argument #1 to '%s' (a number of seconds, at least 0, expected, got %s)"):format(where, describe(seconds)), 3)
+    error(("bad argument #1 to '%s' (a number of seconds, at least 0, expected, got %s)"):format(where, describe(seconds)), 2)
   end
   if type(f) ~= "function" then
-    error(("bad argument #2 to '%s' (function expected, got %s)"):format(where, type(f)), 3)
+    error(("bad argument #2 to '%s' (function expected, got %s)"):format(where, type(f)), 2)
   end
   local run = f
   if select("#", ...) > 0 then
@@ -323,7 +325,7 @@ for _, level in ipairs { "debug", "info", "warn", "error" } do log[level] = log_
 
 local function make_moonport(generation)
   return {
-    listen = function(options) return listen(generation, options) end,
+    listen = function(options) listen(generation, options) end,
     broadcast = broadcast,
     send = native.send,
     write = native.write,

@@ -4,33 +4,33 @@ import CompletionIO
 import LuaRuntime
 
 extension Interface {
-  static let timerFunctions: [HostFunction] = [
+  static let timerFunctions: [HostFunction] = unsafe [
     HostFunction("sleep", "n", waits: true) { context, call in
-      let worker = Worker.of(context)
-      let call = HostCall(call!)
-      if worker.runningIsEnding { return call.raises(.text("reloaded")) }
-      let until = CompletionPort.clock() &+ Worker.nanoseconds(call[0].asNumber ?? 0)
+      let worker = unsafe Worker.of(context)
+      let call = unsafe HostCall(call!)
+      if worker.runningIsEnding { return unsafe call.raises(.text("reloaded")) }
+      let until = unsafe CompletionPort.clock() &+ Worker.nanoseconds(call[0].asNumber ?? 0)
       if worker.tokenToWait(.sleep, until: until) == nil {
-        return call.raises(.text("too many suspended tasks on this worker"))
+        return unsafe call.raises(.text("too many suspended tasks on this worker"))
       }
       call.waits()
     },
-    HostFunction("timer", "nbf") { context, call in
-      let worker = Worker.of(context)
-      let call = HostCall(call!)
-      guard let function = call[2].asReference else { return }
-      let token = worker.setTimer(function, after: call[0].asNumber ?? 0, every: call[1].asBoolean ?? false)
+    unsafe HostFunction("timer", "nbf") { context, call in
+      let worker = unsafe Worker.of(context)
+      let call = unsafe HostCall(call!)
+      guard let function = unsafe call[2].asReference else { return }
+      let token = unsafe worker.setTimer(function, after: call[0].asNumber ?? 0, every: call[1].asBoolean ?? false)
       guard let token else {
         worker.lua.release(function)
         return call.fails("too many timers")
       }
-      call.returns(.integer(token.rawValue))
+      unsafe call.returns(.integer(token.rawValue))
     },
-    HostFunction("cancel_timer", "i") { context, call in
-      let worker = Worker.of(context)
-      let call = HostCall(call!)
-      let token = TimerToken(rawValue: call[0].asInteger ?? 0)
-      call.returns(.boolean(worker.timers.isCurrent(token)))
+    unsafe HostFunction("cancel_timer", "i") { context, call in
+      let worker = unsafe Worker.of(context)
+      let call = unsafe HostCall(call!)
+      let token = unsafe TimerToken(rawValue: call[0].asInteger ?? 0)
+      unsafe call.returns(.boolean(worker.timers.isCurrent(token)))
       worker.cancelTimer(token)
     },
   ]

@@ -79,10 +79,10 @@ final class LineWriter: Sendable {
     let lineCount = min(line.count - lineStart, chunkBytesMax - 2)
     let isEnd = lineStart + lineCount == line.count
     return unsafe withUnsafeTemporaryAllocation(of: iovec.self, capacity: 3) { parts in
-      unsafe parts[0] = iovec(iov_base: feed.baseAddress, iov_len: start < ending ? 1 : 0)
+      unsafe parts[0] = unsafe iovec(iov_base: feed.baseAddress, iov_len: start < ending ? 1 : 0)
       let base = unsafe line.baseAddress.map { unsafe UnsafeMutableRawPointer(mutating: $0 + lineStart) }
-      unsafe parts[1] = iovec(iov_base: base, iov_len: lineCount)
-      unsafe parts[2] = iovec(iov_base: feed.baseAddress, iov_len: isEnd ? 1 : 0)
+      unsafe parts[1] = unsafe iovec(iov_base: base, iov_len: lineCount)
+      unsafe parts[2] = unsafe iovec(iov_base: feed.baseAddress, iov_len: isEnd ? 1 : 0)
       return unsafe writev(descriptor, parts.baseAddress, 3)
     }
   }

@@ -58,6 +58,11 @@ package final class Snapshot: Sendable {
     unsafe self.reader = reader
   }
 
+  /// The same files under another number: a rollback is a generation of its own.
+  package func renumbered(_ number: Int) -> Snapshot {
+    Snapshot(number: number, main: main, reader: lock.withLock { unsafe reader })
+  }
+
   /// The source for `require(name)` from the script's folder: `name.lua`, then `name/init.lua`, a dot being a slash.
   /// Nil when the folder has neither or the name would lead out of it.
   ///
@@ -68,7 +73,7 @@ package final class Snapshot: Sendable {
       var attempt = 1
       while true {
         do throws(SnapshotError) {
-          return .success(try unsafe reader.module(name))
+          return unsafe .success(try reader.module(name))
         } catch {
           if error.reason != .keepsChanging || attempt == SnapshotLimits.attemptsMax { return .failure(error) }
         }

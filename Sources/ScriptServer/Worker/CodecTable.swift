@@ -10,6 +10,15 @@ enum CodecEntry {
   /// Functions of a script: `decode(bytes, position)` and `encode(message)`.
   case scripted(decode: LuaReference, encode: LuaReference, maxLength: Int)
   case unused
+
+  /// For people.
+  var name: String {
+    switch self {
+    case .builtin(let codec): codec.name
+    case .scripted: "lua"
+    case .unused: ""
+    }
+  }
 }
 
 /// The table. Owned by the worker's thread.

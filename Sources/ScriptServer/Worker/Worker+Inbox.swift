@@ -1,7 +1,9 @@
 // What other threads ask of this worker: taking over an accepted client, delivering to its connections, answering questions.
 
 import CompletionIO
+import Logging
 import LuaRuntime
+import Synchronization
 
 extension Worker {
   /// Handles what came by mailbox, in order. A reload's switch takes what is left itself.
@@ -19,14 +21,14 @@ extension Worker {
   private func handle(_ message: WorkerMessage) {
     switch message {
     case .accepted(let client): accept(client)
-    case .broadcast(let packet): broadcastHere(packet.message.bytes, room: packet.room, except: packet.except)
+    case .broadcast(let packet): unsafe broadcastHere(packet.message.bytes, room: packet.room, except: packet.except)
     case .send(let id, let bytes, let framed):
-      guard let connection = table.find(id.key) else { return }
-      _ = framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)
+      guard let connection = unsafe table.find(id.key) else { return }
+      _ = unsafe framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)
     case .close(let id, let reason):
-      if let connection = table.find(id.key) { close(connection, .script(reason)) }
+      if let connection = unsafe table.find(id.key) { unsafe close(connection, .script(reason)) }
     case .console(let line): console(line)
-    case .connections(let query): query.answer(connectionSummaries())
+    case .connections(let query): query.answer(answer(query))
     case .prepare(let transaction): prepare(transaction)
     case .commit(let transaction): commit(transaction)
     case .discard(let transaction): discard(transaction)
@@ -59,46 +61,46 @@ extension Worker {
     guard let key = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket) else {
       log.error("an accepted client could not be taken over")
       counters.connections.subtract(1, ordering: .relaxed)
+      listeners[Int(client.listener)].counters?.open.subtract(1, ordering: .relaxed)
       server.released(worker: index, listener: client.listener, peerHash: client.peerHash)
       return
     }
-    let connection = table.insert(key)
+    let connection = unsafe table.insert(key)
     let entry = listeners[Int(client.listener)]
-    connection.pointee.listener = client.listener
-    connection.pointee.peerHash = client.peerHash
-    connection.pointee.codec = entry.codec
+    unsafe connection.pointee.listener = client.listener
+    unsafe connection.pointee.peerHash = client.peerHash
+    unsafe connection.pointee.codec = entry.codec
     codecs.retain(entry.codec)
-    connection.pointee.openedAt = now
-    connection.pointee.lastMessageAt = now
-    entry.counters?.open.add(1, ordering: .relaxed)
-    connection.pointee.object = lua.makeConnection(
+    unsafe connection.pointee.openedAt = now
+    unsafe connection.pointee.lastMessageAt = now
+    unsafe connection.pointee.object = unsafe lua.makeConnection(
       id: id(of: connection).rawValue, peer: names.peer, address: names.address)
-    guard connection.pointee.object.exists else {
+    guard unsafe connection.pointee.object.exists else {
       log.error("out of memory: a client was refused")
-      connection.pointee.phase = .ending
+      unsafe connection.pointee.phase = .ending
       counters.connections.subtract(1, ordering: .relaxed)
-      return lost(connection, .error)
+      return unsafe lost(connection, .error)
     }
-    scheduleOpenDeadline(connection)
-    callOpen(connection)
+    unsafe scheduleOpenDeadline(connection)
+    unsafe callOpen(connection)
   }
 
   private func callOpen(_ connection: UnsafeMutablePointer<Connection>) {
-    let key = connection.pointee.key
-    let handler = listeners[Int(connection.pointee.listener)].handlers.open
+    let key = unsafe connection.pointee.key
+    let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.open
     if handler.exists {
-      connection.pointee.flags.insert(.busy)
+      unsafe connection.pointee.flags.insert(.busy)
       let owner = TaskOwner(kind: .open, connection: key, codeGeneration: generationNumber)
-      start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
+      unsafe start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
     }
-    if let connection = table.find(key) { resumeReading(connection) }
+    if let connection = unsafe table.find(key) { unsafe resumeReading(connection) }
   }
 
   /// on_open returned false: the client is let go, and there is no on_close, since it was never opened.
   func refuse(_ connection: UnsafeMutablePointer<Connection>) {
-    guard connection.pointee.phase == .open else { return }
-    let object = connection.pointee.object
-    close(connection, .script("refused"))
+    guard unsafe connection.pointee.phase == .open else { return }
+    let object = unsafe connection.pointee.object
+    unsafe close(connection, .script("refused"))
     due.removeAll {
       if case .closed(let closed, _, _, _) = $0 { closed == object } else { false }
     }
@@ -116,9 +118,9 @@ extension Worker {
       let bytes = UnsafeRawBufferPointer(utf8)
       if handler.exists {
         let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: generationNumber)
-        start(handler, LuaArguments(.bytes(bytes)), owner)
+        unsafe start(handler, LuaArguments(.bytes(bytes)), owner)
       } else {
-        broadcast(bytes, room: nil, except: nil)
+        unsafe broadcast(bytes, room: nil, except: nil)
       }
     }
   }
@@ -126,27 +128,51 @@ extension Worker {
   /// Queues `message` for every connection of every worker, or of one room.
   func broadcast(_ message: UnsafeRawBufferPointer, room: String?, except: ConnectionID?) {
     if server.workers.count > 1 {
-      let packet = BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
+      let packet = unsafe BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
       for worker in server.workers where worker !== self {
         if !worker.mailbox.postDroppable(.broadcast(packet), bytes: message.count) { counters.dropped.add(1) }
       }
     }
-    broadcastHere(message, room: room, except: except)
+    unsafe broadcastHere(message, room: room, except: except)
   }
 
-  private func connectionSummaries() -> [ConnectionSummary] {
-    table.keys().compactMap { key in table.find(key).map { summary(of: $0) } }
+  /// All connections of this worker, or the one to be closed if it is here.
+  private func answer(_ query: ConnectionQuery) -> [ConnectionSummary] {
+    guard let kicked = query.kick else { return summaries() }
+    guard kicked.workerIndex == index, let connection = unsafe table.find(kicked.key),
+      unsafe connection.pointee.isUsable
+    else {
+      return []
+    }
+    let found = unsafe summary(of: connection)
+    unsafe close(connection, .script("kicked"))
+    return [found]
+  }
+
+  private func summaries() -> [ConnectionSummary] {
+    var all: [ConnectionSummary] = []
+    for key in table.keys() {
+      if let connection = unsafe table.find(key) { unsafe all.append(summary(of: connection)) }
+    }
+    return all
   }
 
   private func summary(of connection: UnsafeMutablePointer<Connection>) -> ConnectionSummary {
-    let names = port.descriptor(of: connection.pointee.key).map { SocketNames(of: $0) }
-    return ConnectionSummary(
-      id: id(of: connection).rawValue, peer: names?.peer ?? "", localAddress: names?.address ?? "",
-      worker: index + 1, ageSeconds: Self.seconds(now - connection.pointee.openedAt),
-      idleSeconds: Self.seconds(now - connection.pointee.lastMessageAt),
-      messagesIn: Int(connection.pointee.messagesIn), messagesOut: Int(connection.pointee.messagesOut),
-      bytesIn: Int(connection.pointee.bytesIn), bytesOut: Int(connection.pointee.bytesOut),
-      queuedBytes: connection.pointee.output.count, rooms: rooms.names(of: connection))
+    let names = unsafe port.descriptor(of: connection.pointee.key).map { SocketNames(of: $0) }
+    var summary = ConnectionSummary()
+    summary.id = unsafe id(of: connection).rawValue
+    summary.peer = names?.peer ?? ""
+    summary.address = names?.address ?? ""
+    summary.worker = index + 1
+    summary.ageSeconds = unsafe Self.seconds(now - connection.pointee.openedAt)
+    summary.idleSeconds = unsafe Self.seconds(now - connection.pointee.lastMessageAt)
+    summary.messagesIn = unsafe Int64(connection.pointee.messagesIn)
+    summary.messagesOut = unsafe Int64(connection.pointee.messagesOut)
+    summary.bytesIn = unsafe Int64(connection.pointee.bytesIn)
+    summary.bytesOut = unsafe Int64(connection.pointee.bytesOut)
+    summary.queuedBytes = unsafe connection.pointee.output.count
+    summary.rooms = unsafe rooms.names(of: connection)
+    return summary
   }
 
   private static func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
@@ -156,8 +182,8 @@ extension Worker {
   /// Closes every connection; the worker ends once they are gone, or after a second.
   private func beginStop(_ reason: String) {
     for key in table.keys() {
-      guard let connection = table.find(key) else { continue }
-      close(connection, .shutdown)
+      guard let connection = unsafe table.find(key) else { continue }
+      unsafe close(connection, .shutdown)
       settle()
     }
     callStop(reason)
@@ -170,7 +196,7 @@ extension Worker {
     var text = reason
     let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: generationNumber)
     text.withUTF8 { bytes in
-      start(handler, LuaArguments(.bytes(UnsafeRawBufferPointer(bytes))), owner)
+      unsafe start(handler, LuaArguments(.bytes(UnsafeRawBufferPointer(bytes))), owner)
     }
     settle()
   }
@@ -179,7 +205,7 @@ extension Worker {
   func finish() {
     lingerBriefly()
     for key in table.keys() {
-      if let connection = table.find(key) { lost(connection, .shutdown) }
+      if let connection = unsafe table.find(key) { unsafe lost(connection, .shutdown) }
     }
     for message in mailbox.close() {
       if case .accepted(let client) = message { Descriptor(adopting: client.descriptor).close() }
@@ -196,7 +222,7 @@ extension Worker {
     while !table.isEmpty {
       let clock = CompletionPort.clock()
       if clock >= deadline { return }
-      for completion in port.dequeue(timeoutNanoseconds: Int64(deadline - clock)) {
+      for unsafecompletion in unsafe port.dequeue(timeoutNanoseconds: Int64(deadline - clock)) {
         now = port.now
         switch completion.kind {
         case .read: received(completion)

@@ -1,7 +1,9 @@
 // Running Lua: starting a handler on a pooled coroutine, resuming one that waited, and what follows when it returns, waits or
 // fails. Nothing here runs while another handler runs: what handlers decide for others is queued as due work.
 
+import Codecs
 import CompletionIO
+import Logging
 import LuaRuntime
 
 /// The coroutine that runs at this moment.
@@ -25,7 +27,7 @@ extension Worker {
       counters.errors.add(1)
       return finished(RunningTask(owner: owner), refused: false)
     }
-    if let connection = table.find(owner.connection) { connection.pointee.activeTasks += 1 }
+    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     running = RunningTask(owner: owner)
     let run = coroutines.start(thread, function, arguments)
     after(run, thread)
@@ -34,7 +36,7 @@ extension Worker {
   /// Resumes a suspended task: the call it waits in returns these values.
   func resume(_ token: TaskToken, _ first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil) {
     guard let thread = wakeUp(token) else { return }
-    after(coroutines.resume(thread, returning: first, second, third), thread)
+    unsafe after(coroutines.resume(thread, returning: first, second, third), thread)
   }
 
   /// Resumes a suspended task: the call it waits in raises.
@@ -55,10 +57,10 @@ extension Worker {
 
   /// Undoes what a wait had set up.
   private func endWait(_ token: TaskToken) {
-    if case .receive(let key, _) = tasks[token].wait, let connection = table.find(key),
-      connection.pointee.receiver == token
+    if case .receive(let key, _) = tasks[token].wait, let connection = unsafe table.find(key),
+      unsafe connection.pointee.receiver == token
     {
-      connection.pointee.receiver = .none
+      unsafe connection.pointee.receiver = .none
     }
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
@@ -94,7 +96,11 @@ extension Worker {
   func taskDue(_ token: TaskToken) {
     guard tasks.isCurrent(token) else { return }
     tasks[token].deadline = .none
-    if case .receive = tasks[token].wait { due.append(.wake(token, .timeout)) } else { due.append(.wake(token, .slept)) }
+    if case .receive = tasks[token].wait {
+      due.append(.wake(token, .timeout))
+    } else {
+      due.append(.wake(token, .slept))
+    }
   }
 
   // MARK: Afterwards
@@ -113,7 +119,7 @@ extension Worker {
     case .yielded: yielded(task, thread)
     case .failed:
       counters.errors.add(1)
-      let message = coroutines.describe(thread) { $0.text }
+      let message = unsafe coroutines.describe(thread) { unsafe $0.text }
       coroutines.end(thread)
       failed(task, message)
     }
@@ -139,37 +145,39 @@ extension Worker {
       tasks.remove(task.token)
     }
     if task.owner.kind == .timer { timerFinished(task.owner.timer) }
-    guard let connection = table.find(task.owner.connection) else { return }
-    connection.pointee.activeTasks -= 1
-    if task.owner.kind == .open || task.owner.kind == .message { connection.pointee.flags.remove(.busy) }
-    if refused { return refuse(connection) }
-    switch connection.pointee.phase {
+    guard let connection = unsafe table.find(task.owner.connection) else { return }
+    unsafe connection.pointee.activeTasks -= 1
+    if task.owner.kind == .open || task.owner.kind == .message { unsafe connection.pointee.flags.remove(.busy) }
+    if refused { return unsafe refuse(connection) }
+    switch unsafe connection.pointee.phase {
     case .open:
-      if task.token != .none { goOn(with: connection) }
-    case .ending: conclude(connection)
+      if task.token != .none { unsafe goOn(with: connection) }
+    case .ending: unsafe conclude(connection)
     case .flushing, .lingering, .free: break
     }
   }
 
   /// A handler that had waited is done: what its connection sent meanwhile is next.
   private func goOn(with connection: UnsafeMutablePointer<Connection>) {
-    if connection.pointee.flags.contains(.cutting) { return }
-    if !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
-      markReady(connection)
+    if unsafe connection.pointee.flags.contains(.cutting) { return }
+    if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
+      unsafe markReady(connection)
     } else {
-      resumeReading(connection)
+      unsafe resumeReading(connection)
     }
   }
 
   private func failed(_ task: RunningTask, _ message: String) {
-    let connection = table.find(task.owner.connection)
-    let handler = connection.map { listeners[Int($0.pointee.listener)].handlers.error } ?? .none
-    if let connection, connection.pointee.object.exists, handler.exists, task.owner.kind != .errorHandler {
-      reportToScript(handler, connection, message, task)
+    let connection = unsafe table.find(task.owner.connection)
+    let handler = unsafe connection.map { unsafe listeners[Int($0.pointee.listener)].handlers.error } ?? .none
+    if let connection = unsafe connection, unsafe connection.pointee.object.exists, handler.exists,
+      task.owner.kind != .errorHandler
+    {
+      unsafe reportToScript(handler, connection, message, task)
     } else {
-      log.error("\(message)", metadata: connection.map { ["id": "\(id(of: $0).rawValue)"] } ?? [:])
+      log.error("\(message)", metadata: unsafe connection.map { ["id": unsafe "\(id(of: $0).rawValue)"] } ?? [:])
       finished(task, refused: false)
-      if let connection = table.find(task.owner.connection) { close(connection, .error) }
+      if let connection = unsafe table.find(task.owner.connection) { unsafe close(connection, .error) }
     }
   }
 
@@ -178,11 +186,11 @@ extension Worker {
     _ handler: LuaReference, _ connection: UnsafeMutablePointer<Connection>, _ message: String, _ task: RunningTask
   ) {
     var text = message
-    let object = connection.pointee.object
+    let object = unsafe connection.pointee.object
     let owner = TaskOwner(
       kind: .errorHandler, connection: task.owner.connection, codeGeneration: generationNumber)
     text.withUTF8 { bytes in
-      start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
+      unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
     }
     finished(task, refused: false)
   }
@@ -209,11 +217,12 @@ extension Worker {
   private func wake(_ token: TaskToken, _ result: WakeResult) {
     guard tasks.isCurrent(token), tasks[token].thread != nil else { return }
     switch (result, tasks[token].wait) {
-    case (.closed, .receive): resume(token, .nil, .text("closed"))
+    case (.closed, .receive): unsafe resume(token, .nil, .text("closed"))
     case (.timeout, .receive(let key, _)):
-      let partial = table.find(key).map { unconsumed($0) } ?? UnsafeRawBufferPointer(start: nil, count: 0)
-      resume(token, .nil, .text("timeout"), .bytes(partial))
-    case (.slept, .sleep): resume(token, .nil)
+      let rest = unsafe table.find(key).map { unsafe unconsumed($0) }
+      let partial = unsafe rest ?? UnsafeRawBufferPointer(start: nil, count: 0)
+      unsafe resume(token, .nil, .text("timeout"), .bytes(partial))
+    case (.slept, .sleep): unsafe resume(token, .nil)
     default: break
     }
   }
@@ -225,16 +234,16 @@ extension Worker {
     var text = reason.text
     let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
     text.withUTF8 { bytes in
-      start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
+      unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
     }
   }
 
   private func callDrain(_ key: HandleKey) {
-    guard let connection = table.find(key), connection.pointee.phase == .open else { return }
-    let handler = listeners[Int(connection.pointee.listener)].handlers.drain
+    guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { return }
+    let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.drain
     guard handler.exists else { return }
     let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
-    start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
+    unsafe start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
   }
 
   /// Tasks that yielded by themselves go on, once each turn.
@@ -244,7 +253,7 @@ extension Worker {
     yieldedTasks.removeAll(keepingCapacity: true)
     for token in tokens where tasks.isCurrent(token) {
       guard case .turn = tasks[token].wait else { continue }
-      resume(token, .nil)
+      unsafe resume(token, .nil)
       settle()
     }
   }

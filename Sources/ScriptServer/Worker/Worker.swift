@@ -9,6 +9,7 @@ import LuaRuntime
 import Synchronization
 
 /// One worker. Its thread alone touches it, but for `mailbox`, `counters` and the constants.
+@safe
 final class Worker: @unchecked Sendable {
   /// 0-based; scripts see it 1-based.
   let index: Int
@@ -36,6 +37,10 @@ final class Worker: @unchecked Sendable {
   var generation: Generation?
   /// The generation that is being loaded, or waits for the switch.
   var candidate: Generation?
+  /// Generations whose code may still run, by number: modules may be required late.
+  var snapshots: [Int: Snapshot] = [:]
+  /// Tasks that yielded by themselves and go on in the next turn.
+  var yieldedTasks: [TaskToken] = []
   /// Whose coroutine runs, and its token once it has waited.
   var running: RunningTask?
   /// What handlers decided that must not happen while they run.
@@ -63,26 +68,28 @@ final class Worker: @unchecked Sendable {
     log = server.log
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
-    pool = .allocate(capacity: 1)
-    pool.initialize(to: BufferPool())
+    unsafe pool = .allocate(capacity: 1)
+    unsafe pool.initialize(to: BufferPool())
     rooms = Rooms(directory: server.rooms)
-    let context = UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<UnsafeRawPointer>.size, alignment: 8)
-    guard let state = LuaState(context: context, library: Interface.library) else { throw ServerFailure.noMemory }
+    let context = unsafe UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<UnsafeRawPointer>.size, alignment: 8)
+    guard let state = unsafe LuaState(context: context, library: Interface.library) else {
+      throw ServerFailure.noMemory
+    }
     lua = state
     coroutines = CoroutinePool(state)
     prelude = try Prelude(state)
-    context.storeBytes(of: Unmanaged.passUnretained(self).toOpaque(), as: UnsafeMutableRawPointer.self)
+    unsafe context.storeBytes(of: Unmanaged.passUnretained(self).toOpaque(), as: UnsafeMutableRawPointer.self)
   }
 
   deinit {
-    pool.deinitialize(count: 1)
-    pool.deallocate()
+    unsafe pool.deinitialize(count: 1)
+    unsafe pool.deallocate()
   }
 
   /// The worker that a function offered to scripts is called on.
   @inline(__always)
   static func of(_ context: UnsafeMutableRawPointer?) -> Worker {
-    Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self)).takeUnretainedValue()
+    unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self)).takeUnretainedValue()
   }
 
   // MARK: The turn
@@ -95,14 +102,15 @@ final class Worker: @unchecked Sendable {
 
   /// Waits, then does everything that has become possible, then sends what came of it.
   private func turn() {
-    let batch = port.dequeue(timeoutNanoseconds: timeout())
+    let batch = unsafe port.dequeue(timeoutNanoseconds: timeout())
     now = port.now
-    for completion in batch {
+    for unsafecompletion in unsafe batch {
       handle(completion)
       if !due.isEmpty { settle() }
     }
     handleInbox()
     goOnWithReady()
+    goOnWithYielded()
     fireDeadlines()
     flushDirty()
     counters.turns.add(1)
@@ -111,7 +119,7 @@ final class Worker: @unchecked Sendable {
 
   /// How long the port may wait.
   private func timeout() -> Int64 {
-    if !ready.isEmpty || !due.isEmpty || !inbox.isEmpty { return 0 }
+    if !ready.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !inbox.isEmpty { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
     return next <= clock ? 0 : Int64(next - clock)
@@ -132,9 +140,9 @@ final class Worker: @unchecked Sendable {
     let keys = ready
     ready.removeAll(keepingCapacity: true)
     for key in keys {
-      guard let connection = table.find(key) else { continue }
-      connection.pointee.flags.remove(.ready)
-      cut(connection)
+      guard let connection = unsafe table.find(key) else { continue }
+      unsafe connection.pointee.flags.remove(.ready)
+      unsafe cut(connection)
       settle()
     }
   }
@@ -167,7 +175,8 @@ struct ListenerEntry {
   var limits = ConnectionLimits()
   var codec: UInt16 = CodecTable.raw
   var counters: ListenerCounters?
-  var address = ""
+  /// False once a reload has removed it; its connections live on with the returned table's handlers.
+  var isCurrent = false
 }
 
 /// What a handler decided that happens once it has returned or waits, in this order.
@@ -210,6 +219,7 @@ enum CloseReason {
 }
 
 /// Reusable memory for bytes on their way into Lua when the place they lie in goes away first.
+@safe
 final class Scratch {
   private var block = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
   /// Memory kept between uses: more is given back after a large message.
@@ -217,19 +227,19 @@ final class Scratch {
 
   /// A copy, valid until the next one.
   func copy(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
-    let room = reserve(bytes.count)
-    room.copyMemory(from: bytes)
-    return UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<bytes.count])
+    let room = unsafe reserve(bytes.count)
+    unsafe room.copyMemory(from: bytes)
+    return unsafe UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<bytes.count])
   }
 
   /// At least `count` bytes of memory, valid until the next use.
   func reserve(_ count: Int) -> UnsafeMutableRawBufferPointer {
-    if count > block.count || block.count > Self.keptBytesMax {
-      block.deallocate()
-      block = .allocate(byteCount: max(count, 4096), alignment: 16)
+    if unsafe count > block.count || block.count > Self.keptBytesMax {
+      unsafe block.deallocate()
+      unsafe block = .allocate(byteCount: max(count, 4096), alignment: 16)
     }
-    return block
+    return unsafe block
   }
 
-  deinit { block.deallocate() }
+  deinit { unsafe block.deallocate() }
 }
