@@ -17,7 +17,8 @@ struct ConnectionTable: ~Copyable {
   init() {}
 
   deinit {
-    for unsafeblock in unsafe blocks {
+    for index in unsafe blocks.indices {
+      let block = unsafe blocks[index]
       unsafe block.deinitialize(count: Self.blockSlots)
       unsafe block.deallocate()
     }
@@ -79,7 +80,8 @@ struct ConnectionTable: ~Copyable {
   /// The keys of all connections not yet gone, whatever their phase.
   func keys() -> [HandleKey] {
     var keys: [HandleKey] = []
-    for unsafeblock in unsafe blocks {
+    for place in unsafe blocks.indices {
+      let block = unsafe blocks[place]
       for index in 0..<Self.blockSlots where unsafe block[index].phase != .free { unsafe keys.append(block[index].key) }
     }
     return keys

@@ -83,7 +83,7 @@ final class ControlThread: @unchecked Sendable {
     let clock = CompletionPort.clock()
     let batch = unsafe port.dequeue(timeoutNanoseconds: next.map { $0 <= clock ? 0 : Int64($0 - clock) } ?? -1)
     now = port.now
-    for unsafecompletion in unsafe batch { handle(completion) }
+    for index in batch.indices { handle(unsafe batch[index]) }
     while let payload = deadlines.popExpired(at: now) { due(ControlDeadline(rawValue: payload)) }
     pollWatcher()
   }

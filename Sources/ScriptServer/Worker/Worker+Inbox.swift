@@ -222,7 +222,9 @@ extension Worker {
     while !table.isEmpty {
       let clock = CompletionPort.clock()
       if clock >= deadline { return }
-      for unsafecompletion in unsafe port.dequeue(timeoutNanoseconds: Int64(deadline - clock)) {
+      let batch = unsafe port.dequeue(timeoutNanoseconds: Int64(deadline - clock))
+      for index in batch.indices {
+        let completion = unsafe batch[index]
         now = port.now
         switch completion.kind {
         case .read: received(completion)

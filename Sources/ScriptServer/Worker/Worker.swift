@@ -104,8 +104,8 @@ final class Worker: @unchecked Sendable {
   private func turn() {
     let batch = unsafe port.dequeue(timeoutNanoseconds: timeout())
     now = port.now
-    for unsafecompletion in unsafe batch {
-      handle(completion)
+    for index in batch.indices {
+      handle(unsafe batch[index])
       if !due.isEmpty { settle() }
     }
     handleInbox()
