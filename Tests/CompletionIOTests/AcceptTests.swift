@@ -93,14 +93,14 @@ struct AcceptTests {
       // At rest it is quiet, which a polled listener with waiting connections would not be.
       guard port.becomesQuiet() else { _exit(4) }
       port.close(spare)
-      let accepted = try port.take(2)
-      guard accepted[0].error == nil, accepted[1].error == .tooManyOpenFiles else { _exit(5) }
+      let accepted = port.poll()
+      guard accepted.map(\.error) == [nil, .tooManyOpenFiles] else { _exit(5) }
 
       // A descriptor that another thread closes is told by retryAccepts.
       close(CInt(accepted[0].count))
       port.retryAccepts()
-      let again = try port.take(2)
-      guard again[0].error == nil, again[1].error == .tooManyOpenFiles else { _exit(6) }
+      let again = port.poll()
+      guard again.map(\.error) == [nil, .tooManyOpenFiles] else { _exit(6) }
 
       // And without being told it is tried again after a second.
       close(CInt(again[0].count))
