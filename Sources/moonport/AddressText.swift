@@ -4,12 +4,12 @@
 import Glibc
 
 /// Why a text is no address, as a sentence for the operator.
-struct AddressError: Error, Equatable {
-  let message: String
+package struct AddressError: Error, Equatable {
+  package let message: String
 }
 
 /// An address as typed, its form checked.
-enum AddressText: Equatable {
+package enum AddressText: Equatable {
   /// A host (a name or a number; empty in `:port`) and a port.
   case internet(host: String, port: UInt16)
   /// A Unix-domain socket.
@@ -21,7 +21,7 @@ enum AddressText: Equatable {
   static let hostBytesMax = 253
 
   /// Takes `text` apart; throws what is wrong with it and what is expected.
-  init(_ text: String) throws(AddressError) {
+  package init(_ text: String) throws(AddressError) {
     if text.hasPrefix("unix:") {
       self = try Self.unixAddress(String(text.dropFirst("unix:".count)), in: text)
     } else if text.hasPrefix("[") {
@@ -33,7 +33,7 @@ enum AddressText: Equatable {
 
   /// Throws unless a server can listen here: a host must be empty or a numeric address, since a name could mean
   /// several.
-  func checkForListening() throws(AddressError) {
+  package func checkForListening() throws(AddressError) {
     guard case .internet(let host, _) = self, !host.isEmpty else { return }
     guard Self.isNumericV4(host) || Self.isNumericV6(host) else {
       throw AddressError(
@@ -43,7 +43,7 @@ enum AddressText: Equatable {
   }
 
   /// Throws unless a client can connect there: port 0 is no port.
-  func checkForConnecting() throws(AddressError) {
+  package func checkForConnecting() throws(AddressError) {
     if case .internet(_, port: 0) = self { throw AddressError(message: "the port to connect to is 1 to 65535, not 0") }
   }
 

@@ -3,8 +3,9 @@
 
 /// Renders `ServerStatus`.
 package enum StatusReport {
-  /// Longest script path or reload text shown on one line of the screen, in characters: 80 columns less the labels.
-  private static let valueCharactersMax = 66
+  /// Longest script path or reload text shown on one line of the screen, in characters: 80 columns less the 15 of
+  /// the labels.
+  private static let valueCharactersMax = 65
 
   /// A screen of at most 80 columns, for usual figures and addresses.
   package static func text(_ status: ServerStatus) -> String {
