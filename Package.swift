@@ -34,6 +34,7 @@ let package = Package(
       dependencies: [
         "CompletionIO", "Codecs", "LuaRuntime", .product(name: "Logging", package: "swift-log"),
       ],
+      resources: [.embedInCode("Interface/Prelude.lua")],
       swiftSettings: strict),
     .executableTarget(
       name: "moonport",
@@ -47,7 +48,9 @@ let package = Package(
       dependencies: ["CompletionIO", .product(name: "SystemPackage", package: "swift-system")]),
     .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime"]),
     .testTarget(name: "ScriptServerTests", dependencies: ["ScriptServer", "TestSupport"]),
-    .target(name: "TestSupport", path: "Tests/TestSupport"),
+    .target(name: "CTestSupport", path: "Tests/CTestSupport"),
+    .target(name: "TestSupport", dependencies: ["CTestSupport"], path: "Tests/TestSupport"),
+    .testTarget(name: "TestSupportTests", dependencies: ["TestSupport"]),
     .testTarget(name: "EndToEndTests", dependencies: ["TestSupport", "moonport"]),
   ]
 )

@@ -1,1 +1,77 @@
+// What Swift's Glibc module lacks of Linux's C library: epoll, eventfd, timerfd, signalfd, accept4, the name of a
+// thread, and addresses as plain bytes. Only thin calls: this header decides nothing and keeps no state.
+#ifndef CLINUX_H
+#define CLINUX_H
+
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+
+// Event bits of epoll_ctl(2) as plain constants; Swift sees the system's own as a mixture of enum and macro.
+static const uint32_t clinux_readable = EPOLLIN;
+static const uint32_t clinux_writable = EPOLLOUT;
+static const uint32_t clinux_broken = EPOLLERR | EPOLLHUP;
+static const uint32_t clinux_edge = EPOLLET;
+static const uint32_t clinux_exclusive = EPOLLEXCLUSIVE;
+
+/// epoll_create1(2) with EPOLL_CLOEXEC.
+int clinux_epoll_create(void);
+
+/// epoll_ctl(2); `operation` is EPOLL_CTL_ADD, _MOD or _DEL, `key` is what the event carries back.
+static inline int clinux_epoll_change(int epoll, int operation, int descriptor, uint32_t events, uint64_t key) {
+  struct epoll_event event = {.events = events, .data = {.u64 = key}};
+  return epoll_ctl(epoll, operation, descriptor, &event);
+}
+
+/// epoll_wait(2) in nanoseconds; negative means for ever. Uses epoll_pwait2(2) where libc and kernel have it, and
+/// otherwise rounds up to milliseconds, so that it never wakes before the time is up.
+int clinux_epoll_wait(int epoll, struct epoll_event *events, int events_max, int64_t nanoseconds);
+
+/// The event bits of entry `index` that epoll_wait filled in.
+static inline uint32_t clinux_event_bits(const struct epoll_event *events, int index) { return events[index].events; }
+
+/// The key of entry `index` that epoll_wait filled in.
+static inline uint64_t clinux_event_key(const struct epoll_event *events, int index) { return events[index].data.u64; }
+
+/// eventfd(2), counter 0, EFD_NONBLOCK | EFD_CLOEXEC.
+int clinux_eventfd(void);
+
+/// accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC; the peer's address is not asked for.
+int clinux_accept(int listener);
+
+/// socket(2), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC.
+int clinux_stream_socket(int family);
+
+/// recv(2) with MSG_DONTWAIT, so that a descriptor that was left blocking cannot stop the thread.
+static inline ssize_t clinux_receive(int descriptor, void *buffer, size_t bytes) {
+  return recv(descriptor, buffer, bytes, MSG_DONTWAIT);
+}
+
+/// send(2) with MSG_DONTWAIT | MSG_NOSIGNAL.
+static inline ssize_t clinux_send(int descriptor, const void *buffer, size_t bytes) {
+  return send(descriptor, buffer, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/// sendmsg(2) of `count` pieces with MSG_DONTWAIT | MSG_NOSIGNAL.
+static inline ssize_t clinux_send_vector(int descriptor, const struct iovec *pieces, size_t count) {
+  struct msghdr message = {.msg_iov = (struct iovec *)pieces, .msg_iovlen = count};
+  return sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/// pthread_setname_np(3) of the calling thread; longer names are cut to the kernel's 15 bytes.
+void clinux_name_thread(const char *name);
+
+#endif

@@ -54,7 +54,7 @@ package enum AdminDiscovery {
     defer { _ = close(probe) }
     let error = AdminSocket.connect(probe, to: path)
     // A server that is just starting refuses too, between bind(2) and listen(2): its process lives, so it stays.
-    if error == ECONNREFUSED, kill(processID, 0) != 0, errno == ESRCH { unsafe _ = unlink(path) }
+    if error == ECONNREFUSED, kill(processID, 0) != 0, errno == ESRCH { _ = unsafe unlink(path) }
     return error == 0 || error == EAGAIN
   }
 
@@ -66,7 +66,7 @@ package enum AdminDiscovery {
 
   private static func names(in folder: String) -> [String] {
     guard let handle = unsafe opendir(folder) else { return [] }
-    defer { unsafe _ = closedir(handle) }
+    defer { _ = unsafe closedir(handle) }
     var names: [String] = []
     while names.count < entriesMax, let entry = unsafe readdir(handle) {
       let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { tuple in

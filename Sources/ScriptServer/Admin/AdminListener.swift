@@ -48,7 +48,7 @@ package struct AdminListener: Sendable {
   package func close() {
     if let facts = Self.facts(path), Self.isSocket(facts), UInt64(facts.st_dev) == device, UInt64(facts.st_ino) == inode
     {
-      unsafe _ = unlink(path)
+      _ = unsafe unlink(path)
     }
     _ = Glibc.close(descriptor)
   }
@@ -65,12 +65,12 @@ package struct AdminListener: Sendable {
       throw AdminFailure("cannot make the admin socket \(path): \(systemMessage(bindError)); give --admin PATH")
     }
     guard let facts = facts(path), isSocket(facts), facts.st_uid == geteuid(), facts.st_mode & 0o777 == 0o600 else {
-      unsafe _ = unlink(path)
+      _ = unsafe unlink(path)
       throw AdminFailure("the admin socket \(path) could not be kept to this user; give a path in a private folder")
     }
     guard listen(descriptor, backlog) == 0 else {
       let message = systemMessage(errno)
-      unsafe _ = unlink(path)
+      _ = unsafe unlink(path)
       throw AdminFailure("cannot listen on the admin socket \(path): \(message)")
     }
     return AdminListener(descriptor: descriptor, path: path, device: UInt64(facts.st_dev), inode: UInt64(facts.st_ino))

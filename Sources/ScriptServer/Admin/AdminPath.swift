@@ -20,8 +20,8 @@ package struct AdminSurroundings: Sendable {
 
   /// Those of the running process.
   package static var current: AdminSurroundings {
-    AdminSurroundings(
-      runtimeFolder: unsafe getenv("XDG_RUNTIME_DIR").map { unsafe String(cString: $0) }, userID: geteuid())
+    unsafe AdminSurroundings(
+      runtimeFolder: getenv("XDG_RUNTIME_DIR").map { unsafe String(cString: $0) }, userID: geteuid())
   }
 }
 

@@ -1,0 +1,223 @@
+// The trampoline: from a script's call to a Swift function and back.
+
+#include <string.h>
+
+#include "internal.h"
+
+// Any other value that may stand where 'a' is declared.
+static void read_any(lua_State *L, int index, mp_value *value) {
+  size_t count = 0;
+  switch (lua_type(L, index)) {
+    case LUA_TNONE:
+    case LUA_TNIL: value->kind = MP_NIL; return;
+    case LUA_TBOOLEAN:
+      value->kind = MP_BOOLEAN;
+      value->integer = lua_toboolean(L, index);
+      return;
+    case LUA_TNUMBER:
+      value->kind = lua_isinteger(L, index) ? MP_INTEGER : MP_NUMBER;
+      value->integer = lua_isinteger(L, index) ? lua_tointeger(L, index) : 0;
+      value->number = lua_tonumber(L, index);
+      return;
+    case LUA_TSTRING:
+      value->kind = MP_BYTES;
+      value->base = lua_tolstring(L, index, &count);
+      value->integer = (int64_t)count;
+      return;
+    default: break;
+  }
+  int64_t id = mp_test_connection(L, index);
+  value->kind = id != 0 ? MP_HANDLE : MP_STACK;
+  value->index = index;
+  value->integer = id != 0 ? id : lua_type(L, index);
+}
+
+// Reads one argument of the declared letter, or raises an argument error that names function, argument and line.
+RAISES static void read_argument(lua_State *L, char letter, int index, mp_value *value) {
+  size_t count = 0;
+  switch (letter) {
+    case 'c':
+      value->kind = MP_HANDLE;
+      value->integer = mp_check_connection(L, index);
+      break;
+    case 's':
+      value->kind = MP_BYTES;
+      value->base = luaL_checklstring(L, index, &count);
+      value->integer = (int64_t)count;
+      break;
+    case 'i':
+      value->kind = MP_INTEGER;
+      value->integer = luaL_checkinteger(L, index);
+      break;
+    case 'n':
+      value->kind = MP_NUMBER;
+      value->number = luaL_checknumber(L, index);
+      break;
+    case 'b':
+      luaL_checktype(L, index, LUA_TBOOLEAN);
+      value->kind = MP_BOOLEAN;
+      value->integer = lua_toboolean(L, index);
+      break;
+    case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once all arguments are known to be good
+    default: read_any(L, index, value); break;
+  }
+}
+
+RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_call *call) {
+  const char *s = function->signature;
+  int index = 1;
+  call->variadic_first = 0;
+  for (; *s != '\0'; s++, index++) {
+    mp_value *value = &call->arguments[index - 1];
+    if (s[1] == '*') {
+      call->variadic_first = index;
+      luaL_checkany(L, index);
+      for (int i = index; i <= call->argument_count; i++) {
+        if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
+      }
+      break;
+    }
+    bool optional = s[1] == '?';
+    if (optional && lua_isnoneornil(L, index))
+      value->kind = MP_NIL;
+    else
+      read_argument(L, *s, index, value);
+    if (optional) s++;
+  }
+  // References are made last, so that an argument error leaves none behind.
+  s = function->signature;
+  for (index = 1; *s != '\0'; s++, index++) {
+    if (*s == 'f' && lua_isfunction(L, index)) {
+      lua_pushvalue(L, index);
+      call->arguments[index - 1].kind = MP_REFERENCE;
+      call->arguments[index - 1].index = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    if (s[1] == '?' || s[1] == '*') s++;
+  }
+}
+
+const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count) {
+  int index = call->variadic_first + i;
+  return lua_type(call->thread, index) == LUA_TSTRING ? lua_tolstring(call->thread, index, count) : NULL;
+}
+
+const char *mp_call_encoded(const mp_call *call, size_t *count) {
+  return call->encoded == 0 ? NULL : lua_tolstring(call->thread, call->encoded, count);
+}
+
+void mp_push(lua_State *L, const mp_value *value) {
+  switch (value->kind) {
+    case MP_BOOLEAN: lua_pushboolean(L, (int)value->integer); break;
+    case MP_INTEGER: lua_pushinteger(L, value->integer); break;
+    case MP_NUMBER: lua_pushnumber(L, value->number); break;
+    case MP_BYTES: lua_pushlstring(L, value->base, (size_t)value->integer); break;
+    case MP_REFERENCE: lua_rawgeti(L, LUA_REGISTRYINDEX, value->index); break;
+    case MP_STACK: lua_pushvalue(L, value->index); break;
+    case MP_LIST: {
+      const mp_value *items = (const mp_value *)value->base;
+      luaL_checkstack(L, 3, "a nested list");
+      lua_createtable(L, (int)value->integer, 0);
+      for (int64_t i = 0; i < value->integer; i++) {
+        mp_push(L, &items[i]);
+        lua_rawseti(L, -2, i + 1);
+      }
+      break;
+    }
+    default: lua_pushnil(L); break;
+  }
+}
+
+// Does what Swift decided. Runs after the Swift frame has returned, so that it may raise.
+RAISES static int finish(lua_State *L, const mp_call *call) {
+  if (call->outcome == MP_WAIT) return mp_wait(L);
+  if (call->outcome == MP_RAISE) {
+    luaL_where(L, 1);
+    mp_push(L, &call->results[0]);
+    lua_concat(L, 2);
+    return lua_error(L);
+  }
+  if (call->outcome == MP_TYPE) return luaL_typeerror(L, (int)call->results[0].integer, call->results[1].base);
+  for (int32_t i = 0; i < call->result_count; i++) mp_push(L, &call->results[i]);
+  return call->result_count;
+}
+
+// Makes bytes of a message of any type by the script's own function, then asks Swift again.
+RAISES static void encode(lua_State *L, const mp_function *function, mp_call *call) {
+  if (call->argument_count != call->variadic_first) luaL_error(L, "a codec written in Lua sends one message at a time");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, call->results[0].index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, call->results[1].index);
+  lua_pushvalue(L, call->variadic_first);
+  lua_call(L, 2, 1);
+  luaL_checktype(L, -1, LUA_TSTRING);
+  call->encoded = lua_gettop(L);
+  call->outcome = MP_RETURN;
+  function->body(mp_state_of(L)->context, call);
+}
+
+static int trampoline(lua_State *L) {
+  const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
+  mp_call call;
+  call.thread = L;
+  call.outcome = MP_RETURN;
+  call.result_count = 0;
+  call.encoded = 0;
+  call.argument_count = lua_gettop(L);
+  read_arguments(L, function, &call);
+  if (function->waits && !lua_isyieldable(L)) {
+    return luaL_error(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
+                         "(such as a table.sort comparison)", function->name);
+  }
+  function->body(mp_state_of(L)->context, &call);
+  if (call.outcome == MP_ENCODE) encode(L, function, &call);
+  return finish(L, &call);
+}
+
+// Continuation of every wait: `wake` says what the waiting call returns or raises.
+static int woken(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  (void)context;
+  return finish(L, &mp_state_of(L)->wake);
+}
+
+// The value that tells a wait from a yield of the script's own.
+static const char wait_mark;
+
+int mp_wait(lua_State *L) {
+  lua_pushlightuserdata(L, (void *)&wait_mark);
+  return lua_yieldk(L, 1, 0, woken);
+}
+
+bool mp_thread_waits(lua_State *thread) {
+  return lua_gettop(thread) > 0 && lua_touserdata(thread, -1) == &wait_mark;
+}
+
+typedef struct registration {
+  mp_state *state;
+  const mp_function *functions;
+  int32_t count;
+} registration;
+
+static int register_body(lua_State *L) {
+  const registration *r = lua_touserdata(L, 1);
+  static const char method[] = "connection:";
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->natives);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->methods);
+  for (int32_t i = 0; i < r->count; i++) {
+    const mp_function *function = &r->functions[i];
+    bool is_method = strncmp(function->name, method, sizeof method - 1) == 0;
+    lua_pushlightuserdata(L, (void *)function);
+    lua_pushcclosure(L, trampoline, 1);
+    lua_setfield(L, is_method ? 3 : 2, function->name + (is_method ? sizeof method - 1 : 0));
+  }
+  return 0;
+}
+
+bool mp_register(mp_state *state, const mp_function *functions, int32_t count) {
+  registration r = {state, functions, count};
+  lua_State *L = state->main;
+  lua_pushcfunction(L, register_body);
+  lua_pushlightuserdata(L, &r);
+  if (lua_pcall(L, 1, 0, 0) == LUA_OK) return true;
+  lua_pop(L, 1);
+  return false;
+}

@@ -1,0 +1,246 @@
+// Coroutines: the threads that handlers run on, and coroutine.resume and coroutine.wrap for scripts.
+//
+// A function of ours that waits yields a mark. In a coroutine that the script made itself, that yield arrives at the script's own
+// resume; the versions here recognise it, wait in their turn, and go on in the inner coroutine once the outer one is woken. So
+// waiting works at any depth, and the script's own yields stay its own.
+
+#include "internal.h"
+
+// MARK: Threads for handlers
+
+typedef struct creation {
+  lua_State *thread;
+  int32_t reference;
+} creation;
+
+static int new_body(lua_State *L) {
+  creation *c = lua_touserdata(L, 1);
+  c->thread = lua_newthread(L);
+  c->reference = luaL_ref(L, LUA_REGISTRYINDEX);
+  return 0;
+}
+
+lua_State *mp_thread_new(mp_state *state, int32_t *reference) {
+  creation c = {NULL, LUA_NOREF};
+  lua_State *L = state->main;
+  lua_pushcfunction(L, new_body);
+  lua_pushlightuserdata(L, &c);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+    lua_pop(L, 1);
+    return NULL;
+  }
+  *reference = c.reference;
+  return c.thread;
+}
+
+static int start_done(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  (void)context;
+  return lua_gettop(L);
+}
+
+// The body of every handler's thread: it pushes what can raise, which Swift must not, inside the thread's own protection.
+static int start_body(lua_State *L) {
+  const mp_start *start = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
+  for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
+  lua_callk(L, start->count, LUA_MULTRET, 0, start_done);
+  return lua_gettop(L);
+}
+
+int32_t mp_thread_start(mp_state *state, lua_State *thread, const mp_start *start) {
+  int results = 0;
+  lua_pushcfunction(thread, start_body);
+  lua_pushlightuserdata(thread, (void *)start);
+  return lua_resume(thread, state->main, 1, &results);
+}
+
+int32_t mp_thread_resume(mp_state *state, lua_State *thread) {
+  int results = 0;
+  lua_settop(thread, 0);
+  return lua_resume(thread, state->main, 0, &results);
+}
+
+bool mp_thread_returned_false(lua_State *thread) {
+  return lua_gettop(thread) > 0 && lua_isboolean(thread, 1) && !lua_toboolean(thread, 1);
+}
+
+void mp_thread_clear(lua_State *thread) { lua_settop(thread, 0); }
+
+typedef struct description {
+  lua_State *thread;
+} description;
+
+static int describe_body(lua_State *L) {
+  const description *d = lua_touserdata(L, 1);
+  luaL_checkstack(L, 4, NULL);
+  if (lua_gettop(d->thread) > 0 && lua_checkstack(d->thread, 1)) {
+    lua_pushvalue(d->thread, -1);
+    lua_xmove(d->thread, L, 1);
+  } else {
+    lua_pushliteral(L, "not enough memory");
+  }
+  const char *message = luaL_tolstring(L, -1, NULL);
+  luaL_traceback(L, d->thread, message, 0);
+  return 1;
+}
+
+void mp_thread_describe(mp_state *state, lua_State *thread, mp_outcome *outcome) {
+  static const char fallback[] = "not enough memory";
+  description d = {thread};
+  lua_State *L = state->main;
+  size_t count = 0;
+  outcome->count = 1;
+  outcome->status = LUA_ERRRUN;
+  outcome->base = lua_gettop(L);
+  lua_pushcfunction(L, describe_body);
+  lua_pushlightuserdata(L, &d);
+  lua_pcall(L, 1, 1, 0);
+  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &count) : NULL;
+  if (text == NULL) {
+    text = fallback;
+    count = sizeof fallback - 1;
+  }
+  outcome->results[0] = (mp_value){.kind = MP_BYTES, .integer = (int64_t)count, .base = text};
+}
+
+void mp_thread_end(mp_state *state, lua_State *thread, int32_t reference) {
+  lua_resetthread(thread);
+  lua_settop(thread, 0);
+  mp_unreference(state, reference);
+}
+
+// MARK: coroutine.resume and coroutine.wrap
+
+enum { FAILED = -1, WAITS = -2 };
+
+// Resumes `co` with what it already has on its stack; returns the number of values it left there, FAILED with the error
+// on its stack, or WAITS.
+static int step(lua_State *L, lua_State *co, int arguments) {
+  int count = 0;
+  int status = lua_resume(co, L, arguments, &count);
+  if (status == LUA_YIELD && count == 1 && mp_thread_waits(co)) return WAITS;
+  return status == LUA_OK || status == LUA_YIELD ? count : FAILED;
+}
+
+// Moves the script's arguments over and resumes. An error message goes on L's stack where `co` cannot take any.
+static int begin(lua_State *L, lua_State *co, int arguments) {
+  if (lua_status(co) == LUA_YIELD && mp_thread_waits(co)) {
+    lua_pushliteral(L, "cannot resume a coroutine that waits");
+    return FAILED;
+  }
+  if (!lua_checkstack(co, arguments)) {
+    lua_pushliteral(L, "too many arguments to resume");
+    return FAILED;
+  }
+  lua_xmove(L, co, arguments);
+  int result = step(L, co, arguments);
+  if (result == FAILED) lua_xmove(co, L, 1);
+  return result;
+}
+
+// Goes on in `co` after the wait of it that reached us is over.
+static int go_on(lua_State *L, lua_State *co) {
+  if (lua_status(co) != LUA_YIELD) {
+    lua_pushliteral(L, "cannot resume dead coroutine");
+    return FAILED;
+  }
+  lua_pop(co, 1);
+  int result = step(L, co, 0);
+  if (result == FAILED) lua_xmove(co, L, 1);
+  return result;
+}
+
+RAISES static int take_results(lua_State *L, lua_State *co, int count) {
+  if (!lua_checkstack(L, count + 1)) {
+    lua_pop(co, count);
+    return luaL_error(L, "too many results to resume");
+  }
+  lua_xmove(co, L, count);
+  return count;
+}
+
+// Suspends the resuming coroutine because the inner one waits.
+RAISES static int wait_in_turn(lua_State *L, lua_State *co, lua_KFunction next) {
+  if (!lua_isyieldable(L)) return luaL_error(L, "a coroutine cannot wait here: it was resumed where nothing can wait");
+  lua_settop(co, lua_gettop(co));
+  lua_pushvalue(co, -1);
+  lua_xmove(co, L, 1);
+  return lua_yieldk(L, 1, 0, next);
+}
+
+static int resume_woken(lua_State *L, int status, lua_KContext context);
+
+RAISES static int resume_finish(lua_State *L, lua_State *co, int result) {
+  if (result == WAITS) return wait_in_turn(L, co, resume_woken);
+  if (result == FAILED) {
+    lua_pushboolean(L, 0);
+    lua_insert(L, -2);
+    return 2;
+  }
+  lua_pushboolean(L, 1);
+  return 1 + take_results(L, co, result);
+}
+
+static int resume_woken(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  (void)context;
+  lua_State *co = lua_tothread(L, 1);
+  return resume_finish(L, co, go_on(L, co));
+}
+
+static int resume(lua_State *L) {
+  lua_State *co = lua_tothread(L, 1);
+  luaL_argexpected(L, co != NULL, 1, "coroutine");
+  return resume_finish(L, co, begin(L, co, lua_gettop(L) - 1));
+}
+
+static int wrap_woken(lua_State *L, int status, lua_KContext context);
+
+RAISES static int wrap_finish(lua_State *L, lua_State *co, int result) {
+  if (result == WAITS) return wait_in_turn(L, co, wrap_woken);
+  if (result != FAILED) return take_results(L, co, result);
+  int status = lua_status(co);
+  if (status != LUA_OK && status != LUA_YIELD) {
+    // Closes the variables the dead coroutine left; an error in that takes the place of the first one.
+    if (lua_resetthread(co) != LUA_OK && lua_gettop(co) > 0) {
+      lua_pop(L, 1);
+      lua_xmove(co, L, 1);
+    }
+  }
+  if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int wrap_woken(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  (void)context;
+  lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+  return wrap_finish(L, co, go_on(L, co));
+}
+
+static int wrap_call(lua_State *L) {
+  lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+  return wrap_finish(L, co, begin(L, co, lua_gettop(L)));
+}
+
+static int wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_State *co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushcclosure(L, wrap_call, 1);
+  return 1;
+}
+
+void mp_install_coroutines(lua_State *L) {
+  static const luaL_Reg functions[] = {{"resume", resume}, {"wrap", wrap}, {NULL, NULL}};
+  lua_getglobal(L, LUA_COLIBNAME);
+  luaL_setfuncs(L, functions, 0);
+  lua_pop(L, 1);
+}

@@ -1,0 +1,178 @@
+// The bridge between Swift and one lua_State: plain values in, plain values out.
+//
+// Lua raises errors with longjmp, which must never cross a Swift frame. So everything in Lua's API that can raise is called
+// in the C files of this target, inside a protected call, and Swift sees only the functions below. None of them raises: each
+// either cannot fail, or reports failure as a value. Functions that Swift offers to scripts are described by `mp_function`;
+// the trampoline reads and checks their arguments, calls Swift, and after Swift has returned pushes, yields or raises.
+//
+// This target knows nothing of sockets, codecs or workers.
+#ifndef MOONPORT_BRIDGE_H
+#define MOONPORT_BRIDGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lua5.4/lua.h>
+
+// MARK: Values
+
+// What an `mp_value` holds.
+enum {
+  MP_NIL = 0,
+  MP_BOOLEAN = 1,    // `integer` is 0 or 1
+  MP_INTEGER = 2,    // `integer`
+  MP_NUMBER = 3,     // `number`
+  MP_BYTES = 4,      // `base` and `integer` bytes; owned by whoever made the value
+  MP_HANDLE = 5,     // a connection object; `integer` is its id
+  MP_REFERENCE = 6,  // a registry reference in `index` (luaL_ref); as an argument the receiver owns it
+  MP_STACK = 7,      // a value left on the Lua stack at `index`: its type is in `integer`
+  MP_LIST = 8,       // result only: `base` points to `integer` mp_values, pushed as a sequence
+};
+
+// One plain value on its way between Swift and Lua.
+typedef struct mp_value {
+  int32_t kind;
+  int32_t index;
+  int64_t integer;
+  double number;
+  const char *base;
+} mp_value;
+
+// MARK: Functions offered to scripts
+
+// The most declared arguments of one function, and the most results: the longest signature in use has 16.
+enum { MP_ARGUMENTS_MAX = 20, MP_RESULTS_MAX = 4 };
+
+// What the trampoline does once Swift has returned.
+enum {
+  MP_RETURN = 0,  // push `results`
+  MP_WAIT = 1,    // suspend the calling coroutine until `mp_resume_waiting`
+  MP_RAISE = 2,   // raise results[0] (bytes) as an error with the script's position
+  MP_TYPE = 3,    // raise an argument error: argument results[0].integer should have been what results[1] says
+  MP_ENCODE = 4,  // call the function results[0] with results[1] and the message, then Swift again with `encoded` set
+};
+
+// One call from a script, valid while the function runs.
+typedef struct mp_call {
+  lua_State *thread;
+  int32_t outcome;
+  int32_t argument_count;  // arguments the script gave
+  int32_t variadic_first;  // stack index of the first variadic argument, when the signature ends in '*'
+  int32_t encoded;         // stack index of the string that MP_ENCODE made, 0 before
+  int32_t result_count;
+  mp_value arguments[MP_ARGUMENTS_MAX];
+  mp_value results[MP_RESULTS_MAX];
+} mp_call;
+
+// A function that Swift offers to scripts.
+//
+// `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
+// (arrives as a reference that the receiver owns), a anything (strings, numbers and booleans arrive as such, the rest as
+// MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
+// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them).
+typedef struct mp_function {
+  const char *name;       // "connection:send" becomes a method, any other name a field of the native table
+  const char *signature;
+  bool waits;             // may suspend; calling it where a coroutine cannot yield raises before Swift is asked
+  void (*body)(void *context, mp_call *call);
+} mp_function;
+
+// The i-th variadic string of a call (0-based), or NULL when it is no string. Never raises: the trampoline has made numbers
+// strings already.
+const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count);
+// What MP_ENCODE made, or NULL before.
+const char *mp_call_encoded(const mp_call *call, size_t *count);
+
+// MARK: A state
+
+// Allocation bookkeeping of one state, in bytes.
+typedef struct mp_memory {
+  size_t used;
+  size_t limit;        // an allocation that would pass it is refused; 0 = none
+  uint64_t refused;    // how often that happened
+  int64_t fail_after;  // for tests: the allocation that many requests from now fails, and all behind it; < 0 = off
+} mp_memory;
+
+// One lua_State with what the bridge keeps beside it; the bridge finds it from any thread of the state by lua_getextraspace.
+typedef struct mp_state {
+  lua_State *main;
+  void *context;             // handed to every mp_function
+  mp_memory memory;
+  int32_t methods;           // reference of the table of connection methods
+  int32_t natives;           // reference of the table of native functions
+  int32_t metatable;         // reference of the metatable of connection objects
+  uint64_t budget_deadline;  // thread CPU time in ns after which the budget hook raises; 0 = no budget
+  mp_call wake;              // what the coroutine being resumed by mp_resume_waiting gets
+} mp_state;
+
+// Opens a state with the standard libraries. NULL when memory does not suffice.
+mp_state *mp_open(void *context, size_t memory_limit);
+// Closes the state; runs pending finalizers.
+void mp_close(mp_state *state);
+// Adds the functions. The array and its strings must outlive the state. False when memory does not suffice.
+bool mp_register(mp_state *state, const mp_function *functions, int32_t count);
+
+// MARK: Protected calls on the main thread
+
+// What a protected call left: values on the main stack, which `mp_discard` drops.
+typedef struct mp_outcome {
+  int32_t status;  // LUA_OK or an error code; on error `results[0]` is the message with its traceback
+  int32_t base;    // the main stack's height before the call
+  int32_t count;
+  mp_value results[MP_RESULTS_MAX];
+} mp_outcome;
+
+// A function by its reference, and the arguments it is started with.
+typedef struct mp_start {
+  int32_t function;
+  int32_t count;
+  mp_value arguments[6];
+} mp_start;
+
+// Calls a function under protection, with a traceback on error; `budget_ns` of thread CPU time (0 = no bound) end it with
+// the error "budget exceeded".
+void mp_protected_call(mp_state *state, const mp_start *start, uint64_t budget_ns, mp_outcome *outcome);
+// Compiles Lua source or a precompiled chunk and calls it with the native table; its result table is returned as a reference.
+void mp_run_prelude(mp_state *state, const char *source, size_t count, const char *name, mp_outcome *outcome);
+// The function in field `name` of a referenced table as a new reference; LUA_NOREF when there is none or memory is short.
+int32_t mp_field_reference(mp_state *state, int32_t table, const char *name);
+// Drops what an outcome left on the main stack; outcomes are discarded in the reverse order of their calls.
+void mp_discard(mp_state *state, const mp_outcome *outcome);
+// Keeps the i-th result of an outcome, of whatever type, as a reference; LUA_NOREF when memory is short.
+int32_t mp_keep(mp_state *state, const mp_outcome *outcome, int32_t i);
+// A string as a reference; LUA_NOREF when memory is short.
+int32_t mp_string_reference(mp_state *state, const char *base, size_t count);
+// Gives a reference back. Harmless for LUA_NOREF and LUA_REFNIL.
+void mp_unreference(mp_state *state, int32_t reference);
+// One step of the garbage collector of about `kilobytes` allocated; true when a cycle ended. May run finalizers.
+bool mp_collect_step(mp_state *state, int32_t kilobytes);
+// A full collection.
+void mp_collect(mp_state *state);
+
+// MARK: Coroutines
+
+// A new Lua thread anchored in the registry. NULL when memory does not suffice.
+lua_State *mp_thread_new(mp_state *state, int32_t *reference);
+// Starts a function on an idle thread. Returns LUA_OK, LUA_YIELD or an error code.
+int32_t mp_thread_start(mp_state *state, lua_State *thread, const mp_start *start);
+// Resumes a thread that waits; `state->wake` says what the waiting call returns or raises.
+int32_t mp_thread_resume(mp_state *state, lua_State *thread);
+// True when the suspended thread waits on a function of ours; false when the script yielded by itself.
+bool mp_thread_waits(lua_State *thread);
+// After LUA_OK: true when the function returned `false` as its first value.
+bool mp_thread_returned_false(lua_State *thread);
+// Makes a finished thread ready for the next start.
+void mp_thread_clear(lua_State *thread);
+// After an error: the message with a traceback of `thread`, in outcome->results[0], on the main stack until mp_discard.
+void mp_thread_describe(mp_state *state, lua_State *thread, mp_outcome *outcome);
+// Ends a thread that failed or waits: closes its pending variables and gives its reference back.
+void mp_thread_end(mp_state *state, lua_State *thread, int32_t reference);
+
+// MARK: Connection objects
+
+// Makes the object that scripts see as `conn` and anchors it. LUA_NOREF when memory does not suffice.
+int32_t mp_connection_new(mp_state *state, int64_t id, const char *peer, size_t peer_count, const char *address,
+                          size_t address_count);
+
+#endif

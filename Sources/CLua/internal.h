@@ -1,0 +1,40 @@
+// What the C files of the bridge share with each other and with nobody else. Functions marked RAISES may longjmp: call them only
+// from C that itself runs inside a protected call.
+#ifndef MOONPORT_BRIDGE_INTERNAL_H
+#define MOONPORT_BRIDGE_INTERNAL_H
+
+#include <lua5.4/lauxlib.h>
+#include <lua5.4/lua.h>
+#include <lua5.4/lualib.h>
+
+#include "bridge.h"
+
+// Marks a declaration that may raise a Lua error.
+#define RAISES
+
+// The bridge's record of the state that `L` belongs to.
+static inline mp_state *mp_state_of(lua_State *L) { return *(mp_state **)lua_getextraspace(L); }
+
+// Pushes one plain value.
+RAISES void mp_push(lua_State *L, const mp_value *value);
+
+// The connection object at `index`, or an argument error.
+RAISES int64_t mp_check_connection(lua_State *L, int index);
+// Its id, or 0 when the value is no connection object. Never raises.
+int64_t mp_test_connection(lua_State *L, int index);
+// Makes the metatable and the method table of connection objects.
+RAISES void mp_install_connections(lua_State *L, mp_state *state);
+
+// Replaces coroutine.resume and coroutine.wrap by versions that let waits pass through.
+RAISES void mp_install_coroutines(lua_State *L);
+// Suspends `L` until it is woken; to be returned from a C function.
+RAISES int mp_wait(lua_State *L);
+
+// Message handler for lua_pcall: the message with a traceback.
+RAISES int mp_traceback(lua_State *L);
+
+// Arms and disarms the budget of the protected call that is about to run on `L`.
+void mp_budget_arm(mp_state *state, lua_State *L, uint64_t budget_ns);
+void mp_budget_disarm(mp_state *state, lua_State *L);
+
+#endif

@@ -1,0 +1,140 @@
+// What is put around a payload when it is sent. It must never own or queue the payload.
+
+/// The bytes before and after one payload. Trivial and inline.
+package struct Framing: Equatable, Sendable {
+  var prefix = InlineBytes()
+  var suffix = InlineBytes()
+
+  /// How many bytes go before the payload, 0 to `InlineBytes.capacity`.
+  package var prefixCount: Int { prefix.count }
+  /// How many bytes go after the payload, 0 to `InlineBytes.capacity`.
+  package var suffixCount: Int { suffix.count }
+  /// How many bytes are sent besides the payload.
+  package var overhead: Int { prefix.count + suffix.count }
+
+  /// Lends the bytes that go before the payload.
+  @inline(__always)
+  package func withPrefix<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+    unsafe prefix.withUnsafeBytes(body)
+  }
+
+  /// Lends the bytes that go after the payload.
+  @inline(__always)
+  package func withSuffix<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+    unsafe suffix.withUnsafeBytes(body)
+  }
+
+  /// Writes the prefix to `destination`, which has room for `prefixCount` bytes, and returns that count.
+  @discardableResult
+  package func copyPrefix(to destination: UnsafeMutableRawPointer) -> Int {
+    unsafe prefix.copy(to: destination)
+  }
+
+  /// Writes the suffix to `destination`, which has room for `suffixCount` bytes, and returns that count.
+  @discardableResult
+  package func copySuffix(to destination: UnsafeMutableRawPointer) -> Int {
+    unsafe suffix.copy(to: destination)
+  }
+
+  /// Writes prefix, payload and suffix to `destination`, which has room for `overhead + payload.count` bytes, and
+  /// returns that count. `payload` must be as long as the framing was made for.
+  @discardableResult
+  package func copyFrame(of payload: UnsafeRawBufferPointer, to destination: UnsafeMutableRawPointer) -> Int {
+    var end = unsafe copyPrefix(to: destination)
+    if let base = payload.baseAddress, payload.count > 0 {
+      unsafe (destination + end).copyMemory(from: base, byteCount: payload.count)
+      end += payload.count
+    }
+    unsafe copySuffix(to: destination + end)
+    return end + suffixCount
+  }
+}
+
+/// Why a codec cannot frame a payload. Its description is meant for the script's author.
+package enum FramingError: Error, Equatable, Sendable, CustomStringConvertible {
+  /// A fixed codec's message has exactly `expected` bytes.
+  case wrongLength(expected: Int, given: Int)
+  /// The length field does not come first, so the bytes before it are the script's to write.
+  case lengthFieldNotFirst(offset: Int)
+  /// The length field would have to hold `value`, which is negative or too great for `size` bytes.
+  case lengthDoesNotFit(value: Int, size: Int)
+  /// The message has `given` bytes, counted as the codec's `max_length` counts them.
+  case tooLong(limit: Int, given: Int)
+
+  package var description: String {
+    switch self {
+    case .wrongLength(let expected, let given):
+      "a message of this fixed codec has \(expected) bytes, not \(given)"
+    case .lengthFieldNotFirst(let offset):
+      "the length field has offset \(offset), so only a frame's author can build it: use write"
+    case .lengthDoesNotFit(let value, let size):
+      "the length \(value) does not fit a length field of \(size) bytes"
+    case .tooLong(let limit, let given):
+      "the message has \(given) bytes, max_length is \(limit)"
+    }
+  }
+}
+
+extension Codec {
+  /// What goes around a payload of `payloadCount` bytes so that the same codec would cut it off again.
+  package func framing(payloadCount: Int) throws(FramingError) -> Framing {
+    var framing = Framing()
+    switch self {
+    case .raw:
+      break
+    case .line(let maxLength):
+      try Self.check(payloadCount, limit: maxLength)
+      framing.suffix.append(UInt8(ascii: "\n"))
+    case .delimiter(let delimiter, let maxLength):
+      try Self.check(payloadCount, limit: maxLength)
+      framing.suffix = delimiter.bytes
+    case .fixed(let length):
+      guard payloadCount == length else { throw .wrongLength(expected: length, given: payloadCount) }
+    case .lengthField(let field):
+      framing.prefix = try field.encoded(payloadCount: payloadCount)
+    case .netstring(let maxLength):
+      try Self.check(payloadCount, limit: maxLength)
+      framing.prefix.append(decimal: payloadCount)
+      framing.prefix.append(UInt8(ascii: ":"))
+      framing.suffix.append(UInt8(ascii: ","))
+    }
+    return framing
+  }
+
+  fileprivate static func check(_ count: Int, limit: Int) throws(FramingError) {
+    guard count <= limit else { throw .tooLong(limit: limit, given: count) }
+  }
+}
+
+extension LengthField {
+  /// The length field that goes before a payload of `payloadCount` bytes (Netty's LengthFieldPrepender).
+  fileprivate func encoded(payloadCount: Int) throws(FramingError) -> InlineBytes {
+    guard offset == 0 else { throw .lengthFieldNotFirst(offset: offset) }
+    // Comparing before adding keeps the sum in range whatever the count.
+    guard payloadCount <= maxLength - size else {
+      throw .tooLong(limit: maxLength, given: payloadCount.addingReportingOverflow(size).partialValue)
+    }
+    let (value, overflow) = payloadCount.subtractingReportingOverflow(adjustment)
+    guard !overflow, value >= 0, value <= Self.valueMax(size: size) else {
+      throw .lengthDoesNotFit(value: value, size: size)
+    }
+    var bytes = InlineBytes()
+    for index in 0..<size {
+      let shift = 8 * (endian == .big ? size - 1 - index : index)
+      bytes.append(UInt8(truncatingIfNeeded: value >> shift))
+    }
+    return bytes
+  }
+}
+
+extension InlineBytes {
+  /// Appends a number that is not negative in decimal, without leading zeros.
+  fileprivate mutating func append(decimal number: Int) {
+    var divisor = 1
+    while number / divisor >= 10 { divisor *= 10 }
+    while divisor > 0 {
+      append(UInt8(ascii: "0") + UInt8(number / divisor % 10))
+      divisor /= 10
+    }
+  }
+}

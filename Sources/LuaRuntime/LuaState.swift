@@ -1,0 +1,163 @@
+// The safe Swift face of one lua_State: opening, protected calls, references, memory and its limit.
+// Nothing here can raise a Lua error across Swift; nothing here knows what the scripts are for.
+
+import CLua
+
+/// One Lua state, owned by one thread. `close` ends it.
+@safe package final class LuaState {
+  let state: UnsafeMutablePointer<mp_state>
+
+  /// Opens a state with the standard libraries and the functions of `library`.
+  ///
+  /// `context` is handed to every one of those functions; `memoryLimitBytes` is the most the state may allocate, 0 for no
+  /// limit. Nil when there is not enough memory.
+  package init?(context: UnsafeMutableRawPointer?, library: HostLibrary, memoryLimitBytes: Int = 0) {
+    guard let opened = unsafe mp_open(context, memoryLimitBytes) else { return nil }
+    unsafe state = unsafe opened
+    guard unsafe mp_register(opened, library.functions.baseAddress, Int32(library.functions.count)) else {
+      unsafe mp_close(opened)
+      return nil
+    }
+  }
+
+  /// Ends the state: every Lua object is freed, the standard library's finalizers run.
+  package func close() { unsafe mp_close(state) }
+
+  /// What the state holds, in bytes.
+  package var memoryBytes: Int { unsafe state.pointee.memory.used }
+
+  /// Allocations refused since the state was opened.
+  package var refusedAllocations: UInt64 { unsafe state.pointee.memory.refused }
+
+  /// The most the state may allocate, in bytes; 0 for no limit.
+  package var memoryLimitBytes: Int {
+    get { unsafe state.pointee.memory.limit }
+    set { unsafe state.pointee.memory.limit = newValue }
+  }
+
+  /// For tests: makes the allocation that many requests from now fail, and all behind it; nil ends that.
+  package func failAllocations(after count: Int?) { unsafe state.pointee.memory.fail_after = Int64(count ?? -1) }
+
+  /// Calls the function that `function` refers to on the main thread, where nothing can wait.
+  ///
+  /// `budgetNanoseconds` of CPU time end it with the error "budget exceeded"; 0 is no bound. The outcome's values live until
+  /// `body` returns.
+  package func call<Result>(
+    _ function: LuaReference, _ arguments: LuaArguments = LuaArguments(), budgetNanoseconds: UInt64 = 0,
+    _ body: (LuaOutcome) -> Result
+  ) -> Result {
+    var start = arguments.start
+    start.function = function.index
+    var outcome = mp_outcome()
+    unsafe mp_protected_call(state, &start, budgetNanoseconds, &outcome)
+    defer { unsafe mp_discard(state, &outcome) }
+    return body(LuaOutcome(outcome))
+  }
+
+  /// Compiles `source` and calls it with the native table and the methods' table; returns a reference to the table it returns.
+  package func runPrelude(_ source: [UInt8], name: StaticString) throws(LuaFailure) -> LuaReference {
+    var outcome = mp_outcome()
+    let chunk = unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+    unsafe source.withUnsafeBytes { bytes in
+      let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+      unsafe mp_run_prelude(state, base, bytes.count, chunk, &outcome)
+    }
+    defer { unsafe mp_discard(state, &outcome) }
+    let result = LuaOutcome(outcome)
+    if let failure = result.failure { throw failure }
+    return unsafe LuaReference(index: Int32(result[0].asInteger ?? Int64(LUA_NOREF)))
+  }
+
+  /// A reference to the function in field `name` of a table, or `none`.
+  package func function(_ name: StaticString, of table: LuaReference) -> LuaReference {
+    let field = unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+    return unsafe LuaReference(index: mp_field_reference(state, table.index, field))
+  }
+
+  /// Keeps a result of an outcome, of whatever type; `none` when there is none or memory does not suffice.
+  package func keep(_ outcome: LuaOutcome, _ index: Int) -> LuaReference {
+    var copy = outcome.outcome
+    return unsafe LuaReference(index: mp_keep(state, &copy, Int32(index)))
+  }
+
+  /// A string kept in the state; `none` when memory does not suffice.
+  package func makeString(_ bytes: UnsafeRawBufferPointer) -> LuaReference {
+    let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+    return unsafe LuaReference(index: mp_string_reference(state, base, bytes.count))
+  }
+
+  /// Gives a reference back; the collector may then free the value.
+  package func release(_ reference: LuaReference) { unsafe mp_unreference(state, reference.index) }
+
+  /// Runs a full garbage collection.
+  package func collectGarbage() { unsafe mp_collect(state) }
+
+  /// Makes the object that scripts see as a connection; `none` when memory does not suffice.
+  package func makeConnection(id: Int64, peer: String, address: String) -> LuaReference {
+    var peer = peer
+    var address = address
+    let index = peer.withUTF8 { peerBytes in
+      address.withUTF8 { addressBytes in
+        unsafe mp_connection_new(
+          state, id, UnsafeRawPointer(peerBytes.baseAddress)?.assumingMemoryBound(to: CChar.self), peerBytes.count,
+          UnsafeRawPointer(addressBytes.baseAddress)?.assumingMemoryBound(to: CChar.self), addressBytes.count)
+      }
+    }
+    return LuaReference(index: index)
+  }
+}
+
+/// The arguments of a call into Lua: at most six plain values.
+@safe package struct LuaArguments {
+  var start = mp_start()
+
+  /// No arguments.
+  package init() {}
+
+  /// Up to six arguments, in order.
+  package init(_ first: LuaValue) { unsafe append(first) }
+
+  /// Two arguments.
+  package init(_ first: LuaValue, _ second: LuaValue) {
+    unsafe append(first)
+    unsafe append(second)
+  }
+
+  /// Adds an argument behind those there are.
+  package mutating func append(_ value: LuaValue) {
+    precondition(start.count < 6, "more arguments than mp_start holds")
+    let index = Int(start.count)
+    unsafe withUnsafeMutableBytes(of: &start.arguments) { raw in
+      unsafe raw.assumingMemoryBound(to: LuaValue.self)[index] = unsafe value
+    }
+    start.count += 1
+  }
+}
+
+/// What a protected call left behind. Valid inside the closure it was handed to.
+@safe package struct LuaOutcome {
+  fileprivate let outcome: mp_outcome
+
+  init(_ outcome: mp_outcome) { self.outcome = outcome }
+
+  /// The error, or nil when the call succeeded.
+  package var failure: LuaFailure? { unsafe outcome.status == LUA_OK ? nil : LuaFailure(message: self[0].text) }
+
+  /// How many results there are; at most four are kept.
+  package var count: Int { Int(outcome.count) }
+
+  /// The result at `index`, nil beyond the last.
+  package subscript(index: Int) -> LuaValue {
+    guard index < count else { return unsafe .nil }
+    return unsafe withUnsafeBytes(of: outcome.results) { raw in
+      unsafe raw.assumingMemoryBound(to: LuaValue.self)[index]
+    }
+  }
+}
+
+/// An error that Lua code raised: the message with position and traceback.
+package struct LuaFailure: Error, CustomStringConvertible, Sendable {
+  package var message: String
+  package init(message: String) { self.message = message }
+  package var description: String { message }
+}

@@ -1,0 +1,107 @@
+// Plain values between Swift and Lua, and the Swift face of one call that a script makes.
+// Knows no socket and no server; it must never hold on to bytes that belong to Lua beyond the call.
+
+import CLua
+
+/// One argument or result in transit, as the bridge lays it out.
+package typealias LuaValue = mp_value
+
+extension mp_value {
+  /// Lua's nil.
+  package static var `nil`: LuaValue { unsafe value(MP_NIL) }
+
+  /// A boolean.
+  package static func boolean(_ flag: Bool) -> LuaValue { unsafe value(MP_BOOLEAN, integer: flag ? 1 : 0) }
+
+  /// An integer.
+  package static func integer(_ number: Int64) -> LuaValue { unsafe value(MP_INTEGER, integer: number) }
+
+  /// A float.
+  package static func number(_ number: Double) -> LuaValue {
+    unsafe mp_value(kind: Int32(MP_NUMBER), index: 0, integer: 0, number: number, base: nil)
+  }
+
+  /// Bytes that stay where they are until Lua has copied them; for results that is after the Swift function returned.
+  package static func bytes(_ bytes: UnsafeRawBufferPointer) -> LuaValue {
+    let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+    return unsafe mp_value(
+      kind: Int32(MP_BYTES), index: 0, integer: Int64(bytes.count), number: 0, base: base ?? emptyBytes)
+  }
+
+  /// A constant text.
+  package static func text(_ text: StaticString) -> LuaValue {
+    unsafe bytes(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+  }
+
+  /// A value kept in Lua's registry.
+  package static func reference(_ reference: LuaReference) -> LuaValue {
+    unsafe mp_value(kind: Int32(MP_REFERENCE), index: reference.index, integer: 0, number: 0, base: nil)
+  }
+
+  /// A sequence of values that stay where they are until Lua has copied them.
+  package static func list(_ items: UnsafeBufferPointer<LuaValue>) -> LuaValue {
+    let base = unsafe UnsafeRawPointer(items.baseAddress)?.assumingMemoryBound(to: CChar.self)
+    return unsafe mp_value(
+      kind: Int32(MP_LIST), index: 0, integer: Int64(items.count), number: 0, base: base)
+  }
+
+  private static func value(_ kind: Int, integer: Int64 = 0) -> LuaValue {
+    unsafe mp_value(kind: Int32(kind), index: 0, integer: integer, number: 0, base: nil)
+  }
+
+  /// True when nothing was given.
+  package var isNil: Bool { unsafe kind == Int32(MP_NIL) }
+
+  /// The boolean, or nil when the value is something else.
+  package var asBoolean: Bool? { unsafe kind == Int32(MP_BOOLEAN) ? integer != 0 : nil }
+
+  /// The integer, or nil when the value is something else.
+  package var asInteger: Int64? { unsafe kind == Int32(MP_INTEGER) ? integer : nil }
+
+  /// The number, integer or float, or nil when the value is something else.
+  package var asNumber: Double? {
+    if unsafe kind == Int32(MP_NUMBER) { return unsafe number }
+    return unsafe asInteger.map(Double.init)
+  }
+
+  /// The id of a connection object, or nil when the value is something else.
+  package var asConnection: Int64? { unsafe kind == Int32(MP_HANDLE) ? integer : nil }
+
+  /// The reference, which the receiver owns, or nil when the value is something else.
+  package var asReference: LuaReference? {
+    unsafe kind == Int32(MP_REFERENCE) ? LuaReference(index: index) : nil
+  }
+
+  /// The bytes of a string, which Lua owns, or nil when the value is something else.
+  package var asBytes: UnsafeRawBufferPointer? {
+    guard unsafe kind == Int32(MP_BYTES) else { return nil }
+    return unsafe UnsafeRawBufferPointer(start: base, count: Int(integer))
+  }
+
+  /// The bytes of a string as text, invalid UTF-8 replaced; empty when the value is something else.
+  package var text: String {
+    guard let bytes = unsafe asBytes else { return "" }
+    return unsafe String(decoding: bytes, as: UTF8.self)
+  }
+}
+
+/// What empty byte results point at: Lua wants an address even for no bytes.
+private nonisolated(unsafe) let emptyBytes: UnsafePointer<CChar> = {
+  let byte = UnsafeMutablePointer<CChar>.allocate(capacity: 1)
+  unsafe byte.initialize(to: 0)
+  return unsafe UnsafePointer(byte)
+}()
+
+/// A value kept alive in the registry of one state (luaL_ref, manual section 5.1). Whoever holds it gives it back with
+/// `LuaState.release`.
+package struct LuaReference: Equatable, Sendable {
+  package var index: Int32
+
+  package init(index: Int32) { self.index = index }
+
+  /// Refers to nothing.
+  package static let none = LuaReference(index: LUA_NOREF)
+
+  /// False for `none` and for a reference to nil.
+  package var exists: Bool { index >= 0 }
+}

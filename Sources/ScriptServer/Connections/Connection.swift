@@ -1,0 +1,94 @@
+// What the server keeps for one client, in one slot of its worker's table. Plain data: what happens to it is the worker's.
+
+import Codecs
+import CompletionIO
+import LuaRuntime
+
+/// Where a connection is in its life.
+enum ConnectionPhase: UInt8 {
+  /// The slot is not in use.
+  case free
+  /// Messages come and go.
+  case open
+  /// The client has ended its side and all it sent was handed over; running handlers finish, then the rest is flushed.
+  case ending
+  /// Closed from our side: what is queued still goes out.
+  case flushing
+  /// Our side has ended too; what the client still sends is read and dropped for a bounded time.
+  case lingering
+}
+
+/// One bit each.
+struct ConnectionFlags: OptionSet {
+  let rawValue: UInt16
+
+  /// A handler of on_open or on_message runs or is suspended; later messages wait.
+  static let busy = ConnectionFlags(rawValue: 1 << 0)
+  /// The client has ended its side.
+  static let endOfStream = ConnectionFlags(rawValue: 1 << 1)
+  /// The script called `pause`.
+  static let scriptPaused = ConnectionFlags(rawValue: 1 << 2)
+  /// Reading stopped because the client does not read (policy `pause`).
+  static let outputPaused = ConnectionFlags(rawValue: 1 << 3)
+  /// A read is submitted to the port.
+  static let reading = ConnectionFlags(rawValue: 1 << 4)
+  /// A write waits in the port; the first chunk must stay.
+  static let writing = ConnectionFlags(rawValue: 1 << 5)
+  /// In the list of connections to flush at the end of the turn.
+  static let dirty = ConnectionFlags(rawValue: 1 << 6)
+  /// Over the soft output limit since `softSince`.
+  static let overSoft = ConnectionFlags(rawValue: 1 << 7)
+  /// In the list of connections that go on with buffered messages in the next turn.
+  static let ready = ConnectionFlags(rawValue: 1 << 8)
+  /// Its messages are being cut at this moment, further up the stack.
+  static let cutting = ConnectionFlags(rawValue: 1 << 9)
+  /// Made by the server's own side (`moonport.connect`).
+  static let outgoing = ConnectionFlags(rawValue: 1 << 10)
+  /// The script gave it a codec of its own, so that a reload does not change it.
+  static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
+}
+
+/// One client.
+struct Connection: ~Copyable {
+  var key = HandleKey.none
+  var phase = ConnectionPhase.free
+  var flags: ConnectionFlags = []
+  /// The listener it came through, an index of the server's table.
+  var listener: UInt16 = 0
+  /// Index in the worker's codec table.
+  var codec: UInt16 = 0
+  /// The object that scripts see.
+  var object = LuaReference.none
+  /// The suspended task that takes the next message, if any.
+  var receiver = TaskToken.none
+  /// Handlers and tasks of this connection that have not finished.
+  var activeTasks: Int32 = 0
+  /// Its place among the worker's open connections.
+  var openIndex: Int32 = -1
+
+  var decoder = FrameDecoder()
+  var inbound = InboundBuffer()
+  var output = SendQueue()
+  /// The rooms it is in, as first link of the rooms' own chain.
+  var memberships: Int32 = -1
+
+  /// The one deadline that is scheduled for it, and when that is (ns); what it means follows from the phase.
+  var deadline = DeadlineKey.none
+  var deadlineAt: UInt64 = .max
+  var openedAt: UInt64 = 0
+  /// When the last complete message came.
+  var lastMessageAt: UInt64 = 0
+  /// When the first byte of the message that is still incomplete came; 0 between messages.
+  var messageBegunAt: UInt64 = 0
+  var softSince: UInt64 = 0
+  /// The client's address as the server's admission counts it.
+  var peerHash: UInt64 = 0
+
+  var messagesIn: UInt32 = 0
+  var messagesOut: UInt32 = 0
+  var bytesIn: UInt64 = 0
+  var bytesOut: UInt64 = 0
+
+  /// True while scripts may use it.
+  var isUsable: Bool { phase == .open || phase == .ending }
+}

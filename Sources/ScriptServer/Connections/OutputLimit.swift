@@ -1,0 +1,26 @@
+// How much may wait for a client that does not read, and what happens beyond it. Pure settings.
+
+/// What happens to a message for which there is no room.
+package enum OverflowPolicy: String, Sendable, CaseIterable {
+  /// The connection ends with "overflow".
+  case close
+  /// The message is not queued.
+  case dropNewest = "drop_newest"
+  /// The oldest messages still waiting make room, whole messages only.
+  case dropOldest = "drop_oldest"
+  /// Reading from the client stops at the soft limit until its queue is empty; beyond the hard limit nothing is queued.
+  case pause
+}
+
+/// The bounds of a send queue, in bytes.
+package struct OutputLimit: Sendable, Equatable {
+  /// Never exceeded, whatever the policy.
+  package var hardBytes = 8_388_608
+  /// May be exceeded for `softSeconds`; an `on_drain` follows once the queue is empty again.
+  package var softBytes = 1_048_576
+  /// How long a queue may stay over the soft limit under the policy `close`.
+  package var softSeconds = 60.0
+  package var policy = OverflowPolicy.close
+
+  package init() {}
+}

@@ -1,0 +1,157 @@
+// The rooms of one worker: which of its connections are in which room. Joining, leaving and visiting cost what they touch.
+// Other workers know only the counts, through the directory.
+
+import CompletionIO
+
+/// How many connections of all workers are in each room. The one thing about rooms that crosses threads.
+final class RoomDirectory: @unchecked Sendable {
+  private let lock = ThreadLock()
+  private var counts: [String: Int] = [:]
+
+  func add(_ change: Int, to room: String) {
+    lock.withLock {
+      let count = counts[room, default: 0] + change
+      counts[room] = count == 0 ? nil : count
+    }
+  }
+
+  /// Connections in the room, in all workers.
+  func count(_ room: String) -> Int { lock.withLock { counts[room, default: 0] } }
+}
+
+/// One connection in one room: a link of the connection's chain, and an entry of the room's list.
+private struct Membership {
+  var room: Int32
+  var slot: UInt32
+  /// Place in the room's list.
+  var position: Int32
+  /// The connection's next membership, or the next free record; -1 at the end.
+  var next: Int32
+}
+
+private struct Room {
+  var name: String
+  /// Memberships, in no order.
+  var members: [Int32] = []
+}
+
+/// The rooms. Owned by the worker's thread.
+struct Rooms: ~Copyable {
+  private var indexes: [String: Int32] = [:]
+  private var rooms: [Room] = []
+  private var freeRooms: [Int32] = []
+  private var memberships: [Membership] = []
+  private var freeMembership: Int32 = -1
+  private let directory: RoomDirectory
+
+  init(directory: RoomDirectory) { self.directory = directory }
+
+  /// Puts a connection into a room; false when it is in it already.
+  mutating func join(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Bool {
+    if unsafe find(connection, room: name) >= 0 { return false }
+    let room = roomIndex(name)
+    let membership = unsafe Membership(
+      room: room, slot: connection.pointee.key.slot, position: Int32(rooms[Int(room)].members.count),
+      next: connection.pointee.memberships)
+    let index = store(membership)
+    rooms[Int(room)].members.append(index)
+    unsafe connection.pointee.memberships = index
+    directory.add(1, to: name)
+    return true
+  }
+
+  /// Takes a connection out of a room; false when it is not in it.
+  mutating func leave(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Bool {
+    let index = unsafe find(connection, room: name)
+    guard index >= 0 else { return false }
+    if unsafe connection.pointee.memberships == index {
+      unsafe connection.pointee.memberships = memberships[Int(index)].next
+    } else {
+      var previous = unsafe connection.pointee.memberships
+      while memberships[Int(previous)].next != index { previous = memberships[Int(previous)].next }
+      memberships[Int(previous)].next = memberships[Int(index)].next
+    }
+    removeFromRoom(index)
+    return true
+  }
+
+  /// Takes a connection out of all its rooms.
+  mutating func leaveAll(_ connection: UnsafeMutablePointer<Connection>) {
+    while unsafe connection.pointee.memberships >= 0 {
+      let index = unsafe connection.pointee.memberships
+      unsafe connection.pointee.memberships = memberships[Int(index)].next
+      removeFromRoom(index)
+    }
+  }
+
+  /// The names of a connection's rooms, the latest first.
+  func names(of connection: UnsafeMutablePointer<Connection>) -> [String] {
+    var names: [String] = []
+    var index = unsafe connection.pointee.memberships
+    while index >= 0 {
+      names.append(rooms[Int(memberships[Int(index)].room)].name)
+      index = memberships[Int(index)].next
+    }
+    return names
+  }
+
+  /// How many connections of this worker are in the room; for `slot(of:at:)`.
+  func memberCount(_ name: String) -> Int { indexes[name].map { rooms[Int($0)].members.count } ?? 0 }
+
+  /// The members' slots. A copy: handlers may join and leave while it is walked.
+  func slots(_ name: String) -> [UInt32] {
+    guard let room = indexes[name] else { return [] }
+    return rooms[Int(room)].members.map { memberships[Int($0)].slot }
+  }
+
+  private func find(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Int32 {
+    guard let room = indexes[name] else { return -1 }
+    var index = unsafe connection.pointee.memberships
+    while index >= 0, memberships[Int(index)].room != room { index = memberships[Int(index)].next }
+    return index
+  }
+
+  private mutating func roomIndex(_ name: String) -> Int32 {
+    if let index = indexes[name] { return index }
+    let index: Int32
+    if let free = freeRooms.popLast() {
+      index = free
+      rooms[Int(index)] = Room(name: name)
+    } else {
+      index = Int32(rooms.count)
+      rooms.append(Room(name: name))
+    }
+    indexes[name] = index
+    return index
+  }
+
+  private mutating func store(_ membership: Membership) -> Int32 {
+    guard freeMembership >= 0 else {
+      memberships.append(membership)
+      return Int32(memberships.count - 1)
+    }
+    let index = freeMembership
+    freeMembership = memberships[Int(index)].next
+    memberships[Int(index)] = membership
+    return index
+  }
+
+  /// Takes a membership out of its room's list and frees the record; an empty room is forgotten.
+  private mutating func removeFromRoom(_ index: Int32) {
+    let membership = memberships[Int(index)]
+    let room = Int(membership.room)
+    let last = rooms[room].members.removeLast()
+    if last != index {
+      rooms[room].members[Int(membership.position)] = last
+      memberships[Int(last)].position = membership.position
+    }
+    directory.add(-1, to: rooms[room].name)
+    if rooms[room].members.isEmpty {
+      indexes[rooms[room].name] = nil
+      rooms[room] = Room(name: "")
+      freeRooms.append(Int32(room))
+    }
+    memberships[Int(index)].next = freeMembership
+    freeMembership = index
+  }
+}

@@ -1,0 +1,179 @@
+// The methods of a connection that send and end: send, write, close, abort, pause, resume, buffered, closed, set_codec.
+
+import Codecs
+import CompletionIO
+import LuaRuntime
+
+extension Interface {
+  static let connectionFunctions: [HostFunction] = unsafe [
+    HostFunction("connection:send", "cm*") { unsafe Worker.of($0).sendFromScript(HostCall($1!)) },
+    unsafe HostFunction("connection:write", "cs*") { unsafe Worker.of($0).writeFromScript(HostCall($1!)) },
+    unsafe HostFunction("connection:close", "cs?") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withConnection(call) { worker, connection in
+        unsafe worker.close(connection, .script(call[1].isNil ? "script" : call[1].text))
+        unsafe call.returns(.boolean(true))
+      }
+    },
+    unsafe HostFunction("connection:abort", "c") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withConnection(call) { worker, connection in
+        unsafe worker.lost(connection, .script("script"))
+        unsafe call.returns(.boolean(true))
+      }
+    },
+    unsafe HostFunction("connection:pause", "c") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withConnection(call) { worker, connection in
+        unsafe connection.pointee.flags.insert(.scriptPaused)
+        unsafe worker.port.cancelRead(connection.pointee.key)
+        unsafe connection.pointee.flags.remove(.reading)
+        unsafe call.returns(.boolean(true))
+      }
+    },
+    unsafe HostFunction("connection:resume", "c") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withConnection(call) { worker, connection in
+        unsafe connection.pointee.flags.remove(.scriptPaused)
+        if unsafe !connection.pointee.inbound.isEmpty { unsafe worker.markReady(connection) }
+        unsafe worker.resumeReading(connection)
+        unsafe call.returns(.boolean(true))
+      }
+    },
+    unsafe HostFunction("connection:buffered", "c") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withConnection(call) { _, connection in
+        unsafe call.returns(.integer(Int64(connection.pointee.output.count)))
+      }
+    },
+    unsafe HostFunction("connection:closed", "c") { context, call in
+      let call = unsafe HostCall(call!)
+      let connection = unsafe Worker.of(context).table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key)
+      unsafe call.returns(.boolean(!(connection?.pointee.isUsable ?? false)))
+    },
+    unsafe HostFunction("check_connection", "c") { _, _ in },
+    unsafe HostFunction("is_connection", "a") { _, call in
+      let call = unsafe HostCall(call!)
+      unsafe call.returns(.boolean(call[0].asConnection != nil))
+    },
+    unsafe HostFunction("use_codec", "ci") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).useCodec(call)
+    },
+  ]
+}
+
+extension Worker {
+  /// Calls `body` with the connection that is the first argument, or returns `nil, "closed"` to the script.
+  @inline(__always)
+  func withConnection(_ call: HostCall, _ body: (Worker, UnsafeMutablePointer<Connection>) -> Void) {
+    guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    unsafe body(self, connection)
+  }
+
+  /// The connection that is the first argument, while scripts may use it.
+  @inline(__always)
+  private func usable(_ call: HostCall) -> UnsafeMutablePointer<Connection>? {
+    guard let connection = unsafe table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key),
+      unsafe connection.pointee.isUsable
+    else { return nil }
+    return unsafe connection
+  }
+
+  fileprivate func sendFromScript(_ call: HostCall) {
+    guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else {
+      return unsafe sendScripted(call, connection)
+    }
+    if let wrong = call.firstVariadicNotString { return call.raisesTypeError(argument: wrong, expected: "string") }
+    let count = variadicBytes(call)
+    let framing: Framing
+    do throws(FramingError) {
+      framing = try codec.framing(payloadCount: count)
+    } catch {
+      return raise(call, "send: \(error)")
+    }
+    let (result, room) = unsafe makeRoom(connection, count + framing.overhead)
+    guard let room = unsafe room else { return report(result, call) }
+    let start = unsafe framing.copyPrefix(to: room)
+    unsafe copyVariadic(call, to: room + start)
+    unsafe framing.copySuffix(to: room + start + count)
+    unsafe queued(connection, count + framing.overhead)
+    unsafe call.returns(.boolean(true))
+  }
+
+  fileprivate func writeFromScript(_ call: HostCall) {
+    guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    let count = variadicBytes(call)
+    let (result, room) = unsafe makeRoom(connection, count)
+    guard let room = unsafe room else { return report(result, call) }
+    unsafe copyVariadic(call, to: room)
+    unsafe queued(connection, count)
+    unsafe call.returns(.boolean(true))
+  }
+
+  private func variadicBytes(_ call: HostCall) -> Int {
+    var count = 0
+    for index in 0..<call.variadicCount { unsafe count += call.variadic(index).count }
+    return count
+  }
+
+  private func copyVariadic(_ call: HostCall, to room: UnsafeMutableRawPointer) {
+    var end = unsafe room
+    for index in 0..<call.variadicCount {
+      let bytes = unsafe call.variadic(index)
+      if let base = bytes.baseAddress { unsafe end.copyMemory(from: base, byteCount: bytes.count) }
+      unsafe end += bytes.count
+    }
+  }
+
+  /// Tells the script what came of queueing.
+  func report(_ result: SendResult, _ call: HostCall) {
+    switch result {
+    case .queued: unsafe call.returns(.boolean(true))
+    case .closed: call.fails("closed")
+    case .overflow: call.fails("overflow")
+    case .unframable: call.fails("unframable")
+    }
+  }
+
+  /// Raises an error with a text made for this case; the text is kept until Lua has copied it.
+  func raise(_ call: HostCall, _ message: String) {
+    var message = message
+    message.withUTF8 { bytes in
+      unsafe call.raises(.bytes(scratch.copy(UnsafeRawBufferPointer(bytes))))
+    }
+  }
+
+  /// Returns `nil` and a text made for this case.
+  func fail(_ call: HostCall, _ message: String) {
+    var message = message
+    message.withUTF8 { bytes in
+      unsafe call.returns(.nil, .bytes(scratch.copy(UnsafeRawBufferPointer(bytes))))
+    }
+  }
+
+  /// Returns a text made for this call.
+  func returnText(_ call: HostCall, _ text: String) {
+    var text = text
+    text.withUTF8 { bytes in
+      unsafe call.returns(.bytes(scratch.copy(UnsafeRawBufferPointer(bytes))))
+    }
+  }
+
+  fileprivate func useCodec(_ call: HostCall) {
+    guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    let index = unsafe UInt16(truncatingIfNeeded: call[1].asInteger ?? 0)
+    codecs.retain(index)
+    unsafe codecs.release(connection.pointee.codec, lua: lua)
+    unsafe connection.pointee.codec = index
+    unsafe connection.pointee.flags.insert(.ownCodec)
+    unsafe connection.pointee.decoder.reset()
+    if unsafe cutting.key == connection.pointee.key {
+      // The next codec starts at position 1 of what is left.
+      lua.release(cutting.text)
+      cutting.text = .none
+    }
+    unsafe call.returns(.boolean(true))
+  }
+}

@@ -1,0 +1,443 @@
+-- The part of the Lua interface that is written in Lua: environments of generations, `require`, options and their errors.
+-- Nothing here is on the way of a message. `native` holds the functions that Swift offers, `connection` the methods of connections.
+local native, connection = ...
+
+local error, type, pairs, ipairs, select, tostring, load, rawset = error, type, pairs, ipairs, select, tostring, load, rawset
+local setmetatable, pcall, loadfile, math_type = setmetatable, pcall, loadfile, math.type
+local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
+local package, io_open, getinfo = package, io.open, debug.getinfo
+
+local generations = {}
+
+-- Options -------------------------------------------------------------------------------------------------------------
+
+local function describe(value)
+  if type(value) == "string" then return ("%q"):format(value) end
+  if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
+  return "a " .. type(value)
+end
+
+local function keys(known)
+  local names = {}
+  for name in pairs(known) do names[#names + 1] = name end
+  sort(names)
+  return concat(names, ", ")
+end
+
+-- Kinds of option values: each returns nothing for a good value, or what was expected.
+local kinds = {
+  string = function(value) if type(value) ~= "string" then return "a string" end end,
+  table = function(value) if type(value) ~= "table" then return "a table" end end,
+  ["function"] = function(value) if type(value) ~= "function" then return "a function" end end,
+  count = function(value)
+    if math_type(value) ~= "integer" or value < 0 then return "an integer of at least 0" end
+  end,
+  integer = function(value) if math_type(value) ~= "integer" then return "an integer" end end,
+  seconds = function(value)
+    if type(value) ~= "number" or not (value >= 0) then return "a number of seconds, at least 0" end
+  end,
+  codec = function(value)
+    if type(value) ~= "string" and type(value) ~= "table" then return "a codec's name or table" end
+  end,
+}
+
+-- Checks a table of options against the names and kinds that are known; `level` is where the script called us.
+local function check_options(where, options, known, level)
+  for name, value in pairs(options) do
+    local kind = known[name]
+    if not kind then
+      error(("%s: unknown option %s; it knows %s"):format(where, describe(name), keys(known)), level + 1)
+    end
+    local expected = kinds[kind](value)
+    if expected then
+      error(("%s: option '%s' must be %s, not %s"):format(where, name, expected, describe(value)), level + 1)
+    end
+  end
+end
+
+-- Codecs --------------------------------------------------------------------------------------------------------------
+
+local codec_options = {
+  raw = {},
+  line = { max_length = "integer" },
+  delimiter = { delimiter = "string", max_length = "integer" },
+  fixed = { length = "integer" },
+  length = {
+    size = "integer", endian = "string", offset = "integer", adjustment = "integer", strip = "integer",
+    max_length = "integer",
+  },
+  netstring = { max_length = "integer" },
+}
+
+local scripted_options = { decode = "function", encode = "function", max_length = "integer" }
+
+-- The number of a codec on this worker, entered if it is new.
+local function codec_number(where, spec, level)
+  if type(spec) == "string" then spec = { type = spec } end
+  local name = spec.type
+  if name == nil and (spec.decode or spec.encode) then
+    check_options(where .. ": codec", spec, scripted_options, level + 1)
+    if not spec.decode or not spec.encode then
+      error(where .. ": a codec of your own needs both decode and encode", level + 1)
+    end
+  elseif not codec_options[name] then
+    error(("%s: unknown codec %s; there are %s, and { decode = f, encode = g }"):format(
+      where, describe(name), keys(codec_options)), level + 1)
+  else
+    local options = {}
+    for key, value in pairs(spec) do if key ~= "type" then options[key] = value end end
+    check_options(('%s: codec "%s"'):format(where, name), options, codec_options[name], level + 1)
+  end
+  local number, reason = native.codec(
+    name or "scripted", spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
+    spec.adjustment, spec.strip, spec.decode, spec.encode)
+  if not number then error(where .. ": " .. reason, level + 1) end
+  return number
+end
+
+function connection.set_codec(conn, spec)
+  if kinds.codec(spec) then
+    error("bad argument #1 to 'set_codec' (a codec's name or table expected, got " .. type(spec) .. ")", 2)
+  end
+  return native.use_codec(conn, codec_number("conn:set_codec", spec, 2))
+end
+
+-- Connections ---------------------------------------------------------------------------------------------------------
+
+local receive = connection.receive
+
+local function next_message(conn)
+  return (receive(conn))
+end
+
+function connection.messages(conn)
+  native.check_connection(conn)
+  return next_message, conn
+end
+
+-- Listeners -----------------------------------------------------------------------------------------------------------
+
+local listen_options = {
+  address = "string", codec = "codec", handler = "table", max_connections = "count", max_connections_per_ip = "count",
+  idle_timeout = "seconds", message_timeout = "seconds", output_limit = "table", backlog = "count",
+}
+
+local output_options = { hard = "count", soft = "count", soft_seconds = "seconds", policy = "string" }
+
+local function check_output_limit(limit, level)
+  check_options("moonport.listen: output_limit", limit, output_options, level + 1)
+  local policy = limit.policy or "close"
+  if policy ~= "close" and policy ~= "drop_newest" and policy ~= "drop_oldest" and policy ~= "pause" then
+    error(('moonport.listen: output_limit.policy must be "close", "drop_newest", "drop_oldest" or "pause", not %s')
+      :format(describe(policy)), level + 1)
+  end
+  local hard, soft = limit.hard or 8388608, limit.soft
+  if soft and soft > hard then
+    error(("moonport.listen: output_limit.soft (%d) must not exceed hard (%d)"):format(soft, hard), level + 1)
+  end
+end
+
+local function listen(generation, options)
+  if not generation.loading then error("moonport.listen: only while the script loads", 3) end
+  if type(options) ~= "table" then
+    error("bad argument #1 to 'listen' (table expected, got " .. type(options) .. ")", 3)
+  end
+  check_options("moonport.listen", options, listen_options, 3)
+  if not options.address then error("moonport.listen: option 'address' is missing", 3) end
+  local problem = native.check_address(options.address)
+  if problem then error("moonport.listen: option 'address': " .. problem, 3) end
+  if options.output_limit then check_output_limit(options.output_limit, 3) end
+  local copy = {}
+  for name, value in pairs(options) do copy[name] = value end
+  local caller = getinfo(3, "Sl")
+  copy.place = ("%s:%d"):format(caller.short_src, caller.currentline)
+  copy.codec_number = codec_number("moonport.listen", options.codec or "raw", 3)
+  local listeners = generation.listeners
+  listeners[#listeners + 1] = copy
+end
+
+local function enter_listener(options, set)
+  local limit = options.output_limit or {}
+  local hard = limit.hard or 8388608
+  native.listener(
+    options.place, options.address, options.codec_number, set, options.max_connections or 0, options.max_connections_per_ip or 0,
+    options.idle_timeout or 0, options.message_timeout or 0, hard, limit.soft or math.min(1048576, hard),
+    limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096)
+end
+
+-- Handlers ------------------------------------------------------------------------------------------------------------
+
+local handler_names = {
+  "on_open", "on_message", "on_drain", "on_close", "on_error", "on_start", "on_console", "on_stop", "on_save",
+  "on_restore",
+}
+local known_handlers = {}
+for _, name in ipairs(handler_names) do known_handlers[name] = true end
+
+-- Hands the functions of a handler table over; returns the number of the set.
+local function enter_handlers(where, handlers)
+  for name, value in pairs(handlers) do
+    if type(name) == "string" and name:find("^on_") then
+      if not known_handlers[name] then
+        error(("%s: unknown handler '%s'; the handlers are %s"):format(where, name, concat(handler_names, ", ")), 0)
+      end
+      if type(value) ~= "function" then
+        error(("%s: handler '%s' must be a function, not %s"):format(where, name, describe(value)), 0)
+      end
+    end
+  end
+  return native.handlers(
+    handlers.on_open, handlers.on_message, handlers.on_drain, handlers.on_close, handlers.on_error,
+    handlers.on_start, handlers.on_console, handlers.on_stop)
+end
+
+-- Modules -------------------------------------------------------------------------------------------------------------
+
+local function read_file(path)
+  local file, problem = io_open(path, "rb")
+  if not file then return nil, problem end
+  local text = file:read("a")
+  file:close()
+  return text
+end
+
+-- Finds a module outside the script's folder, by the usual paths: Lua text gets the generation's environment, a C library is
+-- loaded as the standard `require` does it.
+local function find_elsewhere(generation, name)
+  local path, tried = package.searchpath(name, package.path)
+  if path then
+    local text, problem = read_file(path)
+    if not text then error(problem, 0) end
+    local chunk, message = load(text:gsub("^#[^\n]*", "", 1), "@" .. path, "t", generation.environment)
+    if not chunk then error(message, 0) end
+    return chunk, path
+  end
+  for index = 3, #package.searchers do
+    local loader, data = package.searchers[index](name)
+    if type(loader) == "function" then return loader, data end
+    if type(loader) == "string" then tried = tried .. loader end
+  end
+  return nil, tried
+end
+
+local function find_module(generation, name)
+  local source, place = native.module(generation.number, name)
+  if source then
+    local chunk, message = load(source, place, "t", generation.environment)
+    if not chunk then error(("error loading module '%s': %s"):format(name, message), 0) end
+    return chunk, place
+  end
+  local loader, data = find_elsewhere(generation, name)
+  if loader then return loader, data end
+  error(("module '%s' not found:%s%s"):format(name, place, data), 3)
+end
+
+local function require(generation, name)
+  if type(name) ~= "string" then
+    error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2)
+  end
+  local loaded = generation.loaded
+  local value = loaded[name]
+  if value ~= nil then return value end
+  if generation.requiring[name] then error(("module '%s' requires itself"):format(name), 2) end
+  local loader, place = find_module(generation, name)
+  generation.requiring[name] = true
+  value = loader(name, place)
+  generation.requiring[name] = nil
+  if value ~= nil then loaded[name] = value end
+  if loaded[name] == nil then loaded[name] = true end
+  return loaded[name], place
+end
+
+-- The `moonport` table ------------------------------------------------------------------------------------------------
+
+local timer_methods = {}
+timer_methods.__index = timer_methods
+timer_methods.__name = "timer"
+
+function timer_methods:cancel()
+  return native.cancel_timer(self.number)
+end
+
+local function timer(where, repeats, seconds, f, ...)
+  if kinds.seconds(seconds) then
+    error(("bad argument #1 to '%s' (a number of seconds, at least 0, expected, got %s)"):format(where, describe(seconds)), 2)
+  end
+  if type(f) ~= "function" then
+    error(("bad argument #2 to '%s' (function expected, got %s)"):format(where, type(f)), 2)
+  end
+  local run = f
+  if select("#", ...) > 0 then
+    local arguments = pack(...)
+    run = function() return f(unpack(arguments, 1, arguments.n)) end
+  end
+  local number, problem = native.timer(seconds, repeats, run)
+  if not number then return nil, problem end
+  return setmetatable({ number = number }, timer_methods)
+end
+
+local broadcast_options = { room = true, except = true }
+
+local function broadcast(message, options)
+  if options == nil then return native.broadcast(message) end
+  if type(options) ~= "table" then
+    error("bad argument #2 to 'broadcast' (table expected, got " .. type(options) .. ")", 2)
+  end
+  for name in pairs(options) do
+    if not broadcast_options[name] then
+      error(("moonport.broadcast: unknown option %s; it knows except, room"):format(describe(name)), 2)
+    end
+  end
+  local room = options.room
+  if room ~= nil and type(room) ~= "string" then
+    error("moonport.broadcast: option 'room' must be a string, not " .. describe(room), 2)
+  end
+  local except = options.except
+  if except ~= nil and math_type(except) ~= "integer" and not native.is_connection(except) then
+    error("moonport.broadcast: option 'except' must be a connection or an id, not " .. describe(except), 2)
+  end
+  return native.broadcast(message, room, except)
+end
+
+local function log_function(level)
+  return function(message, fields)
+    if type(message) ~= "string" and type(message) ~= "number" then
+      error(("bad argument #1 to '%s' (string expected, got %s)"):format(level, type(message)), 2)
+    end
+    if fields == nil then return native.log(level, message) end
+    if type(fields) ~= "table" then
+      error(("bad argument #2 to '%s' (table expected, got %s)"):format(level, type(fields)), 2)
+    end
+    local names = {}
+    for name in pairs(fields) do names[#names + 1] = tostring(name) end
+    sort(names)
+    local flat = {}
+    for _, name in ipairs(names) do
+      flat[#flat + 1] = name
+      flat[#flat + 1] = tostring(fields[name])
+    end
+    return native.log(level, message, unpack(flat))
+  end
+end
+
+local log = {}
+for _, level in ipairs { "debug", "info", "warn", "error" } do log[level] = log_function(level) end
+
+local function make_moonport(generation)
+  return {
+    listen = function(options) listen(generation, options) end,
+    broadcast = broadcast,
+    send = native.send,
+    write = native.write,
+    close = native.close,
+    count = native.count,
+    sleep = native.sleep,
+    after = function(...) return timer("after", false, ...) end,
+    every = function(...) return timer("every", true, ...) end,
+    log = log,
+    worker = { id = native.worker_id(), count = native.worker_count() },
+    generation = generation.number,
+  }
+end
+
+-- Environments --------------------------------------------------------------------------------------------------------
+
+local shared_globals = {
+  "assert", "collectgarbage", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawlen",
+  "rawset", "select", "setmetatable", "tonumber", "tostring", "type", "warn", "xpcall", "_VERSION", "coroutine", "debug",
+  "io", "math", "os", "string", "table", "utf8",
+}
+
+local function print(...)
+  local parts = pack(...)
+  for index = 1, parts.n do parts[index] = tostring(parts[index]) end
+  native.print(concat(parts, "\t"))
+end
+
+local function make_environment(generation)
+  local environment = { print = print, arg = generation.arguments }
+  local loaded = generation.loaded
+  for _, name in ipairs(shared_globals) do
+    environment[name] = _G[name]
+    if type(_G[name]) == "table" then loaded[name] = _G[name] end
+  end
+  environment._G = environment
+  loaded._G = environment
+  loaded.moonport = make_moonport(generation)
+  environment.package = setmetatable({ loaded = loaded }, { __index = package })
+  loaded.package = environment.package
+  environment.require = function(name) return require(generation, name) end
+  environment.load = function(chunk, name, mode, ...)
+    if select("#", ...) == 0 then return load(chunk, name, mode, environment) end
+    return load(chunk, name, mode, (...))
+  end
+  environment.loadfile = function(path, mode, ...)
+    if select("#", ...) == 0 then return loadfile(path, mode, environment) end
+    return loadfile(path, mode, (...))
+  end
+  environment.dofile = function(path)
+    local chunk, message = loadfile(path, nil, environment)
+    if not chunk then error(message, 0) end
+    return chunk()
+  end
+  return environment
+end
+
+-- Generations ---------------------------------------------------------------------------------------------------------
+
+-- Loads the generation's script. What it asked for is told to Swift: listeners, handlers.
+local function load_generation(number)
+  local source, place, last_line = native.main(number)
+  local generation = {
+    number = number, loaded = {}, requiring = {}, listeners = {}, loading = true, arguments = native.arguments(),
+  }
+  generations[number] = generation
+  generation.arguments[0] = place:sub(2)
+  generation.environment = make_environment(generation)
+  local chunk, message = load(source, place, "t", generation.environment)
+  if not chunk then error(message, 0) end
+  local handlers = chunk(unpack(generation.arguments))
+  generation.loading = false
+  if type(handlers) ~= "table" then
+    error(("%s:%d: the script must return its table of handlers, not %s"):format(
+      place:sub(2), last_line, type(handlers) == "nil" and "nothing" or describe(handlers)), 0)
+  end
+  generation.handlers = handlers
+  local sets = { [handlers] = enter_handlers(place:sub(2), handlers) }
+  for _, options in ipairs(generation.listeners) do
+    local own = options.handler or handlers
+    if not sets[own] then sets[own] = enter_handlers(place:sub(2) .. ": handler of " .. options.address, own) end
+    enter_listener(options, sets[own])
+  end
+end
+
+-- The state that the old generation saves and the new one takes over.
+local function hand_over(old_number, new_number)
+  local old, new = generations[old_number], generations[new_number]
+  local saved
+  if old and old.handlers.on_save then saved = old.handlers.on_save() end
+  if new.handlers.on_restore then new.handlers.on_restore(saved, old and old.handlers.version) end
+end
+
+local function forget(number)
+  generations[number] = nil
+end
+
+local function decode(f, bytes, position)
+  local message, next_position = f(bytes, position)
+  if message == nil and next_position == nil then return nil end
+  if message == nil then error("decode must return a message and the next position, or nothing", 0) end
+  if math_type(next_position) ~= "integer" or next_position <= position or next_position > #bytes + 1 then
+    error(("decode returned the position %s; it must be an integer from %d to %d"):format(
+      describe(next_position), position + 1, #bytes + 1), 0)
+  end
+  return next_position, message
+end
+
+local function encode(g, message)
+  local bytes = g(message)
+  if type(bytes) ~= "string" then error("encode must return a string, not " .. describe(bytes), 0) end
+  return bytes
+end
+
+return { load = load_generation, hand_over = hand_over, forget = forget, decode = decode, encode = encode }

@@ -1,0 +1,52 @@
+// conn:join, conn:leave and conn:rooms.
+
+import CompletionIO
+import LuaRuntime
+
+extension Interface {
+  static let roomFunctions: [HostFunction] = unsafe [
+    HostFunction("connection:join", "cs") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withOpen(call) { worker, connection in
+        unsafe call.returns(.boolean(worker.rooms.join(connection, room: call[1].text)))
+      }
+    },
+    unsafe HostFunction("connection:leave", "cs") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withOpen(call) { worker, connection in
+        unsafe call.returns(.boolean(worker.rooms.leave(connection, room: call[1].text)))
+      }
+    },
+    unsafe HostFunction("connection:rooms", "c") { context, call in
+      let call = unsafe HostCall(call!)
+      unsafe Worker.of(context).withOpen(call) { worker, connection in
+        unsafe worker.returnTexts(call, worker.rooms.names(of: connection))
+      }
+    },
+  ]
+}
+
+extension Worker {
+  /// As `withConnection`, for what only a connection that has not ended can do.
+  fileprivate func withOpen(_ call: HostCall, _ body: (Worker, UnsafeMutablePointer<Connection>) -> Void) {
+    unsafe withConnection(call) { worker, connection in
+      guard unsafe connection.pointee.phase == .open else { return call.fails("closed") }
+      unsafe body(worker, connection)
+    }
+  }
+
+  /// Returns a sequence of texts, laid out in the scratch memory: the values first, then their bytes.
+  func returnTexts(_ call: HostCall, _ texts: [String]) {
+    let valueBytes = unsafe texts.count * MemoryLayout<LuaValue>.stride
+    let block = unsafe scratch.reserve(texts.reduce(valueBytes) { $0 + $1.utf8.count })
+    let values = unsafe block.baseAddress!.bindMemory(to: LuaValue.self, capacity: max(texts.count, 1))
+    var end = valueBytes
+    for (index, text) in texts.enumerated() {
+      let room = unsafe UnsafeMutableRawBufferPointer(rebasing: block[end..<end + text.utf8.count])
+      unsafe room.copyBytes(from: text.utf8)
+      unsafe (values + index).initialize(to: .bytes(UnsafeRawBufferPointer(room)))
+      end += text.utf8.count
+    }
+    unsafe call.returns(.list(UnsafeBufferPointer(start: values, count: texts.count)))
+  }
+}

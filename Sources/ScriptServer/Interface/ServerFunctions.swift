@@ -1,0 +1,72 @@
+// What reaches beyond one connection: broadcast, and send, write and close by id on any worker, and count.
+
+import CompletionIO
+import LuaRuntime
+import Synchronization
+
+extension Interface {
+  static let serverFunctions: [HostFunction] = unsafe [
+    HostFunction("broadcast", "ss?a?") { context, call in
+      let call = unsafe HostCall(call!)
+      let except = unsafe (call[2].asConnection ?? call[2].asInteger).map { ConnectionID(rawValue: $0) }
+      unsafe Worker.of(context).broadcast(call[0].asBytes!, room: call[1].isNil ? nil : call[1].text, except: except)
+    },
+    unsafe HostFunction("send", "as") { unsafe Worker.of($0).sendById(HostCall($1!), framed: true) },
+    unsafe HostFunction("write", "as") { unsafe Worker.of($0).sendById(HostCall($1!), framed: false) },
+    unsafe HostFunction("close", "as?") { unsafe Worker.of($0).closeById(HostCall($1!)) },
+    unsafe HostFunction("count", "s?") { context, call in
+      let call = unsafe HostCall(call!)
+      let server = unsafe Worker.of(context).server
+      let count =
+        unsafe call[0].isNil
+        ? server.workers.reduce(0) { $0 + $1.counters.connections.load(ordering: .relaxed) }
+        : unsafe server.rooms.count(call[0].text)
+      unsafe call.returns(.integer(Int64(count)))
+    },
+    unsafe HostFunction("worker_id", "") { unsafe HostCall($1!).returns(.integer(Int64(Worker.of($0).index + 1))) },
+    unsafe HostFunction("worker_count", "") {
+      unsafe HostCall($1!).returns(.integer(Int64(max(Worker.of($0).server.workerCount, 1))))
+    },
+  ]
+}
+
+extension Worker {
+  /// The connection that a script names by id or object; nil for anything else, which is raised.
+  private func target(_ call: HostCall) -> ConnectionID? {
+    guard let id = unsafe call[0].asInteger ?? call[0].asConnection else {
+      call.raisesTypeError(argument: 1, expected: "connection id")
+      return nil
+    }
+    return ConnectionID(rawValue: id)
+  }
+
+  fileprivate func sendById(_ call: HostCall, framed: Bool) {
+    guard let id = target(call), let bytes = unsafe call[1].asBytes else { return }
+    if id.workerIndex == index || id.workerIndex >= server.workers.count {
+      guard id.workerIndex == index, let connection = unsafe table.find(id.key) else { return call.fails("closed") }
+      return unsafe report(framed ? send(connection, bytes) : write(connection, bytes), call)
+    }
+    let message = unsafe WorkerMessage.send(id, SharedBytes(copying: bytes), framed: framed)
+    if server.workers[id.workerIndex].mailbox.postDroppable(message, bytes: bytes.count) {
+      unsafe call.returns(.boolean(true))
+    } else {
+      counters.dropped.add(1)
+      call.fails("overflow")
+    }
+  }
+
+  fileprivate func closeById(_ call: HostCall) {
+    guard let id = target(call) else { return }
+    let reason = unsafe call[1].isNil ? "script" : call[1].text
+    if id.workerIndex == index || id.workerIndex >= server.workers.count {
+      guard id.workerIndex == index, let connection = unsafe table.find(id.key), unsafe connection.pointee.isUsable
+      else {
+        return call.fails("closed")
+      }
+      unsafe close(connection, .script(reason))
+    } else {
+      server.workers[id.workerIndex].mailbox.post(.close(id, reason: reason))
+    }
+    unsafe call.returns(.boolean(true))
+  }
+}

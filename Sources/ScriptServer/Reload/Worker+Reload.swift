@@ -1,0 +1,140 @@
+// A worker's part in a reload: loading beside the running generation, handing state over, and the switch.
+
+import Codecs
+import CompletionIO
+import LuaRuntime
+
+extension Worker {
+  // MARK: Loading
+
+  /// Loads the transaction's snapshot as the candidate and reports how that went.
+  func prepare(_ transaction: ReloadTransaction) {
+    let problem = load(Generation(number: transaction.number, snapshot: transaction.snapshot)) ?? mismatch(transaction)
+    if problem != nil { discardCandidate() }
+    transaction.loaded(problem)
+  }
+
+  /// Runs a script in its own environment; the error's text, or nil when it is the candidate now.
+  func load(_ generation: Generation) -> String? {
+    candidate = generation
+    let problem = unsafe lua.call(
+      prelude.load, LuaArguments(.integer(Int64(generation.number))),
+      budgetNanoseconds: ReloadTransaction.budgetNanoseconds
+    ) { $0.failure?.message }
+    if problem != nil { discardCandidate() }
+    return problem
+  }
+
+  /// A script that listens elsewhere than it did in the scratch run.
+  private func mismatch(_ transaction: ReloadTransaction) -> String? {
+    guard let candidate else { return nil }
+    let same = candidate.listeners.map(\.address) == transaction.plan.filter { !$0.isMade }.map(\.declaredAddress)
+    return same
+      ? nil
+      : "\(transaction.snapshot.main.displayName): moonport.listen was called with other addresses on worker \(index + 1)"
+        + " than in the trial run; they must not depend on the worker or on chance"
+  }
+
+  func discard(_ transaction: ReloadTransaction) {
+    if candidate?.number == transaction.number { discardCandidate() }
+  }
+
+  private func discardCandidate() {
+    guard let candidate else { return }
+    self.candidate = nil
+    retire(candidate)
+  }
+
+  /// Gives back everything that Lua keeps for a generation.
+  private func retire(_ generation: Generation) {
+    for token in timers.tokens(ofGeneration: generation.number) { cancelTimer(token) }
+    for reference in generation.references { lua.release(reference) }
+    for codec in generation.codecs { codecs.release(codec, lua: lua) }
+    unsafe lua.call(prelude.forget, LuaArguments(.integer(Int64(generation.number)))) { _ in }
+  }
+
+  // MARK: The switch
+
+  /// Meets the other workers, hands the state over and, if all could, makes the candidate live.
+  func commit(_ transaction: ReloadTransaction) {
+    flushDirty()
+    guard transaction.meet() else { return discardCandidate() }
+    // Everybody has stopped: what the old code has sent is either out or in the mailboxes.
+    deliverWaiting()
+    flushDirty()
+    let problem = handOver(transaction)
+    guard transaction.decide(handedOver: problem) else { return discardCandidate() }
+    deliverWaiting()
+    flushDirty()
+    makeLive(transaction)
+  }
+
+  private func handOver(_ transaction: ReloadTransaction) -> String? {
+    let arguments = unsafe LuaArguments(.integer(Int64(generation?.number ?? 0)), .integer(Int64(transaction.number)))
+    guard generation != nil else { return nil }
+    return lua.call(prelude.handOver, arguments, budgetNanoseconds: ReloadTransaction.budgetNanoseconds) {
+      $0.failure?.message
+    }
+  }
+
+  private func makeLive(_ transaction: ReloadTransaction) {
+    guard let new = candidate else { preconditionFailure("the generation to switch to is gone") }
+    let old = generation
+    generation = new
+    candidate = nil
+    snapshots[new.number] = new.snapshot
+    // Code of the generation before the last has ended; what it might still require is not needed any more.
+    for number in snapshots.keys where number < (old?.number ?? 0) { snapshots[number] = nil }
+    enterListeners(new, transaction)
+    if let old {
+      keepConnections(new, transaction)
+      // What runs on code older than the last generation has had a whole generation's time.
+      endTasks(olderThan: old.number)
+      retire(old)
+    }
+    callStart(new)
+  }
+
+  /// Handlers, codecs and limits by the server's index of listeners.
+  private func enterListeners(_ new: Generation, _ transaction: ReloadTransaction) {
+    let main = new.sets[0]
+    if listeners.isEmpty { listeners.append(ListenerEntry()) }
+    for index in listeners.indices { listeners[index].handlers = main }
+    for (settings, (id, counters)) in zip(new.listeners, zip(transaction.listeners, transaction.counters)) {
+      while listeners.count <= Int(id) { listeners.append(ListenerEntry(handlers: main)) }
+      listeners[Int(id)] = ListenerEntry(
+        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec, counters: counters,
+        isCurrent: true)
+    }
+    for (offset, id) in transaction.listeners.enumerated() where offset >= new.listeners.count {
+      // The listener that the command line made for a script without one.
+      while listeners.count <= Int(id) { listeners.append(ListenerEntry(handlers: main)) }
+      listeners[Int(id)] = ListenerEntry(handlers: main, counters: transaction.counters[offset], isCurrent: true)
+    }
+  }
+
+  /// Connections that use a codec in Lua go on with the new code's; limits that changed are looked at.
+  private func keepConnections(_ new: Generation, _ transaction: ReloadTransaction) {
+    for key in table.keys() {
+      guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
+      let codec = unsafe listeners[Int(connection.pointee.listener)].codec
+      if unsafe !connection.pointee.flags.contains(.ownCodec), case .scripted = unsafe codecs[connection.pointee.codec],
+        case .scripted = codecs[codec]
+      {
+        codecs.retain(codec)
+        unsafe codecs.release(connection.pointee.codec, lua: lua)
+        unsafe connection.pointee.codec = codec
+        if unsafe !connection.pointee.inbound.isEmpty { unsafe markReady(connection) }
+      }
+      unsafe scheduleOpenDeadline(connection)
+    }
+  }
+
+  private func callStart(_ new: Generation) {
+    let handler = new.sets[0].start
+    guard handler.exists else { return }
+    let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: new.number)
+    unsafe start(handler, LuaArguments(.integer(Int64(index + 1))), owner)
+    settle()
+  }
+}

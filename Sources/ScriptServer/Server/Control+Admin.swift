@@ -1,0 +1,193 @@
+// The admin socket on the control thread: its clients' bytes in and out, and what each request does.
+
+import CompletionIO
+import Glibc
+import Synchronization
+
+/// One admin client.
+struct AdminClientState {
+  var session = AdminSession()
+  var output = SendQueue()
+  var isWriting = false
+}
+
+extension ControlThread {
+  func openAdmin() throws {
+    let path = try AdminPath.serverPath(
+      option: configuration.adminPath, processID: getpid(), surroundings: .current)
+    let listener = try AdminListener.open(path: path)
+    admin = listener
+    // The port owns a duplicate: the listener's own is closed with its file.
+    adminKey = try port.associate(Descriptor(adopting: dup(listener.descriptor)), as: .listener)
+    _ = port.submit(.accept, on: adminKey)
+  }
+
+  // MARK: Clients
+
+  func adminAccepted(_ descriptor: Int32) {
+    guard AdminListener.isAllowed(peerOf: descriptor),
+      let key = try? port.associate(Descriptor(adopting: descriptor), as: .socket)
+    else { return Descriptor(adopting: descriptor).close() }
+    adminClients[key] = AdminClientState()
+    _ = port.submit(.read, on: key)
+  }
+
+  func adminCompleted(_ completion: Completion) {
+    guard adminClients[completion.key] != nil else { return }
+    switch completion.kind {
+    case .read where completion.errorNumber == 0 && completion.count > 0: adminRead(completion)
+    case .write where completion.errorNumber == 0:
+      adminClients[completion.key]?.isWriting = false
+      unsafe adminClients[completion.key]?.output.advance(completion.count, pool: adminPool)
+      flushAdmin(completion.key)
+    default: closeAdminClient(completion.key)
+    }
+  }
+
+  private func adminRead(_ completion: Completion) {
+    let key = completion.key
+    guard let event = unsafe adminClients[key]?.session.receive(completion.bytes) else { return }
+    switch event {
+    case .incomplete, .ignored: break
+    case .refused(let reply): send(key, reply)
+    case .request(let request): carryOut(request, key)
+    }
+    if adminClients[key] != nil { _ = port.submit(.read, on: key) }
+  }
+
+  /// Sends a request's reply; harmless when the client has gone.
+  func answer(_ key: HandleKey, _ reply: AdminReply) {
+    guard let bytes = adminClients[key]?.session.reply(reply) else { return }
+    send(key, bytes)
+  }
+
+  private func send(_ key: HandleKey, _ bytes: [UInt8]) {
+    unsafe bytes.withUnsafeBytes { source in
+      guard let room = unsafe adminClients[key]?.output.reserve(source.count, whole: false, pool: adminPool),
+        let base = source.baseAddress
+      else { return }
+      unsafe room.copyMemory(from: base, byteCount: source.count)
+    }
+    flushAdmin(key)
+  }
+
+  private func flushAdmin(_ key: HandleKey) {
+    while let client = adminClients[key], !client.isWriting {
+      if client.output.isEmpty { return client.session.isAnswered ? closeAdminClient(key) : () }
+      var vector = unsafe iovec()
+      _ = unsafe client.output.gather(into: &vector, limit: 1)
+      switch unsafe withUnsafePointer(
+        to: &vector, { unsafe port.submit(.write(UnsafeBufferPointer(start: $0, count: 1)), on: key) })
+      {
+      case .completed(let sent): unsafe adminClients[key]?.output.advance(sent, pool: adminPool)
+      case .pending: adminClients[key]?.isWriting = true
+      case .failed: return closeAdminClient(key)
+      }
+    }
+  }
+
+  func closeAdminClient(_ key: HandleKey) {
+    port.close(key)
+    unsafe adminClients[key]?.output.clear(pool: adminPool)
+    adminClients[key] = nil
+  }
+
+  // MARK: Requests
+
+  private func carryOut(_ request: AdminRequest, _ key: HandleKey) {
+    switch request {
+    case .ping:
+      answer(key, AdminReply(status: 0, text: AdminPing(processID: getpid(), script: configuration.scriptPath).text))
+    case .reload: reload(.files, client: key)
+    case .rollback: reload(.previous, client: key)
+    case .status(let json):
+      let status = status()
+      answer(key, AdminReply(status: 0, text: json ? StatusReport.json(status) : StatusReport.text(status)))
+    case .connections: ask(key, kick: nil) { AdminReply(status: 0, text: ConnectionsReport.text($0)) }
+    case .kick(let id):
+      ask(key, kick: ConnectionID(rawValue: id)) { found in
+        found.isEmpty
+          ? AdminReply(status: 1, text: "no connection has the id \(id); `moonport connections` lists them")
+          : AdminReply(status: 0, text: "closed connection \(id) of \(found[0].peer)")
+      }
+    case .broadcast(let text, let room): broadcast(key, text, room)
+    case .drain(let seconds):
+      drain(seconds: seconds ?? configuration.drainSeconds)
+      answer(key, AdminReply(status: 0, text: "draining"))
+    case .stop:
+      answer(key, AdminReply(status: 0, text: "stopping"))
+      stop(reason: "stop")
+    }
+  }
+
+  /// Asks all workers, and answers the client once all have spoken.
+  private func ask(
+    _ key: HandleKey, kick: ConnectionID?, _ reply: @escaping @Sendable ([ConnectionSummary]) -> AdminReply
+  ) {
+    let mailbox = mailbox
+    let query = ConnectionQuery(kick: kick, workers: workers.count) { found in
+      let reply = reply(found)
+      mailbox.post(.perform { $0.answer(key, reply) })
+    }
+    for worker in workers { worker.mailbox.post(.connections(query)) }
+  }
+
+  private func broadcast(_ key: HandleKey, _ text: String, _ room: String?) {
+    var text = text
+    let bytes = text.withUTF8 { unsafe SharedBytes(copying: UnsafeRawBufferPointer($0)) }
+    let packet = BroadcastPacket(message: bytes, room: room, except: nil)
+    let count =
+      room.map { context.rooms.count($0) }
+      ?? workers.reduce(0) { $0 + $1.counters.connections.load(ordering: .relaxed) }
+    for worker in workers { _ = unsafe worker.mailbox.postDroppable(.broadcast(packet), bytes: bytes.bytes.count) }
+    answer(key, AdminReply(status: 0, text: "sent to \(count) \(count == 1 ? "client" : "clients")"))
+  }
+
+  // MARK: Status
+
+  private func status() -> ServerStatus {
+    var status = ServerStatus()
+    status.version = Version.text
+    status.generation = context.generation.load(ordering: .relaxed)
+    status.contentHash = reloads.current?.hash ?? ""
+    status.scriptPath = configuration.scriptPath
+    status.uptimeSeconds = Double(CompletionPort.clock() - startedAt) / 1e9
+    status.processID = getpid()
+    status.workers = workers.map { workerStatus($0) }
+    status.listeners = listeners.values.sorted { $0.index < $1.index }.map { listenerStatus($0) }
+    status.connections = status.workers.reduce(0) { $0 + $1.connections }
+    status.messagesIn = status.workers.reduce(0) { $0 + $1.messagesIn }
+    status.messagesOut = status.workers.reduce(0) { $0 + $1.messagesOut }
+    status.bytesIn = workers.reduce(0) { $0 + Int64($1.counters.bytesIn.current) }
+    status.bytesOut = workers.reduce(0) { $0 + Int64($1.counters.bytesOut.current) }
+    status.errors = workers.reduce(0) { $0 + Int64($1.counters.errors.current) }
+    status.refused = context.refused
+    status.lastReload = reloads.last
+    status.lastReload?.ageSeconds = Double(CompletionPort.clock() - reloads.lastAt) / 1e9
+    status.watches = watcher != nil
+    status.draining = leaving.isDraining
+    return status
+  }
+
+  private func workerStatus(_ worker: Worker) -> WorkerStatus {
+    var status = WorkerStatus()
+    status.id = worker.index + 1
+    status.connections = worker.counters.connections.load(ordering: .relaxed)
+    status.messagesIn = Int64(worker.counters.messagesIn.current)
+    status.messagesOut = Int64(worker.counters.messagesOut.current)
+    status.memoryBytes = Int64(worker.counters.luaBytes.current)
+    status.handlersOnOlderGenerations = worker.counters.olderTasks.current
+    status.turns = Int64(worker.counters.turns.current)
+    return status
+  }
+
+  private func listenerStatus(_ listener: ServedListener) -> ListenerStatus {
+    var status = ListenerStatus()
+    status.address = "\(listener.bound)"
+    status.codec = listener.settings.codecName
+    status.open = listener.counters.open.load(ordering: .relaxed)
+    status.accepted = Int64(listener.counters.accepted.load(ordering: .relaxed))
+    status.refused = Int64(listener.counters.refused.load(ordering: .relaxed))
+    return status
+  }
+}

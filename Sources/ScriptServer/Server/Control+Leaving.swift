@@ -1,0 +1,76 @@
+// Leaving: signals, draining until the clients are gone or the time is up, and stopping.
+
+import CompletionIO
+import Glibc
+import Logging
+import Synchronization
+
+/// How far the end has come.
+struct LeavingState {
+  /// Nobody is accepted any more; the server ends when the clients have gone.
+  var isDraining = false
+  var drainUntil: UInt64 = 0
+  /// The workers were told to end.
+  var isStopping = false
+  var workersEnded = 0
+  var isDone = false
+  var exitStatus: Int32 = 0
+
+  var isLeaving: Bool { isDraining || isStopping }
+}
+
+extension ControlThread {
+  /// How often a drain looks whether the clients are gone.
+  private static let drainTickNanoseconds: UInt64 = 50_000_000
+  /// How long the workers may take to end once they were told to: a second for their clients' last bytes, and handlers.
+  private static let stopNanoseconds: UInt64 = 5_000_000_000
+
+  func received(_ signal: Int32) {
+    switch signal {
+    case SIGHUP: reload(.files, client: nil)
+    default:
+      if leaving.isLeaving {
+        log.info("a second signal: ending at once")
+        stop(reason: "signal")
+      } else {
+        drain(seconds: configuration.drainSeconds)
+      }
+    }
+  }
+
+  /// Stops accepting and lets the clients finish for so long, then ends.
+  func drain(seconds: Double) {
+    if leaving.isStopping { return }
+    log.info("draining", metadata: ["seconds": "\(seconds)"])
+    leaving.isDraining = true
+    leaving.drainUntil = CompletionPort.clock() &+ Worker.nanoseconds(seconds)
+    closeListeners()
+    drainTick()
+  }
+
+  func drainTick() {
+    if leaving.isStopping { return }
+    let clock = CompletionPort.clock()
+    let clients = context.clientDescriptors.load(ordering: .relaxed)
+    if clients == 0 || clock >= leaving.drainUntil { return stop(reason: "drain") }
+    let next = min(clock + Self.drainTickNanoseconds, leaving.drainUntil)
+    _ = deadlines.schedule(at: next, payload: ControlDeadline.drainTick.rawValue)
+  }
+
+  /// Ends now: every connection is closed with "shutdown".
+  func stop(reason: String) {
+    if leaving.isStopping { return }
+    leaving.isStopping = true
+    closeListeners()
+    for worker in workers { worker.mailbox.post(.stop(reason: reason)) }
+    _ = deadlines.schedule(
+      at: CompletionPort.clock() + Self.stopNanoseconds, payload: ControlDeadline.forcedEnd.rawValue)
+  }
+
+  /// A worker that does not end is in a handler that does not return: nothing is left but to end the process.
+  func forceEnd() {
+    log.critical("a worker did not end: a handler keeps it busy; ending the process")
+    admin?.close()
+    exit(1)
+  }
+}

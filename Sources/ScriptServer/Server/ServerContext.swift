@@ -1,0 +1,100 @@
+// What all threads of a server share: constants, counters, and the ways to reach each other. Nothing here is changed without
+// a lock or an atomic.
+
+import CompletionIO
+import Logging
+import Synchronization
+
+/// The shared part of a server.
+final class ServerContext: @unchecked Sendable {
+  let configuration: Configuration
+  let log: Logger
+  let rooms = RoomDirectory()
+  /// True for the state in which a script is only tried: it reaches nobody and prints nothing.
+  let isScratch: Bool
+  /// How many workers there are, or will be.
+  let workerCount: Int
+  /// Set once, before any worker's thread starts.
+  private(set) var workers: [Worker] = []
+  /// Number of the live generation.
+  let generation = Atomic<Int>(0)
+  /// Client sockets of all workers, closing ones included.
+  let clientDescriptors = Atomic<Int>(0)
+  /// Set while clients are not accepted for want of descriptors.
+  let wantsDescriptors = Atomic<Bool>(false)
+  private let lock = ThreadLock()
+  private var refusals: [String: Int64] = [:]
+  /// Set once, before any worker's thread starts; nil in a scratch context.
+  private var control: Mailbox<ControlMessage>?
+
+  init(_ configuration: Configuration, log: Logger, isScratch: Bool) {
+    self.configuration = configuration
+    self.log = log
+    self.isScratch = isScratch
+    workerCount = configuration.workers
+  }
+
+  /// Enters the workers and the control thread's mailbox, before any of their threads starts.
+  func begin(workers: [Worker], control: Mailbox<ControlMessage>) {
+    self.workers = workers
+    self.control = control
+  }
+
+  /// Lets go of the workers, which refer to the context, once their threads have ended.
+  func end() { workers = [] }
+
+  /// A worker has closed a client's socket. `peerHash` is 0 unless its listener counts by address.
+  func released(worker: Int, listener: UInt16, peerHash: UInt64) {
+    clientDescriptors.subtract(1, ordering: .relaxed)
+    if peerHash != 0 { control?.post(.released(listener: listener, peerHash: peerHash)) }
+    if wantsDescriptors.load(ordering: .relaxed) { control?.post(.descriptorsFreed) }
+  }
+
+  /// Counts a client that was turned away.
+  func refused(_ reason: String) { lock.withLock { refusals[reason, default: 0] += 1 } }
+
+  /// Clients turned away, by reason.
+  var refused: [String: Int64] { lock.withLock { refusals } }
+
+  /// A worker's thread is about to end.
+  func workerEnded(_ index: Int) { control?.post(.workerEnded(index)) }
+}
+
+/// What other threads tell the control thread.
+enum ControlMessage: Sendable {
+  /// A client of a listener that counts by address is gone.
+  case released(listener: UInt16, peerHash: UInt64)
+  case descriptorsFreed
+  case workerEnded(Int)
+  /// A signal came.
+  case signal(Int32)
+  /// Work that another thread wants done on the control thread.
+  case perform(@Sendable (ControlThread) -> Void)
+}
+
+/// A question to all workers about their connections.
+final class ConnectionQuery: Sendable {
+  /// The connection to close, if that is the question.
+  let kick: ConnectionID?
+  private let lock = ThreadLock()
+  nonisolated(unsafe) private var missing: Int
+  nonisolated(unsafe) private var found: [ConnectionSummary] = []
+  private let done: @Sendable ([ConnectionSummary]) -> Void
+
+  /// `done` is called once, on the thread of the worker that answers last.
+  init(kick: ConnectionID?, workers: Int, done: @escaping @Sendable ([ConnectionSummary]) -> Void) {
+    self.kick = kick
+    self.done = done
+    unsafe missing = workers
+  }
+
+  /// One worker's answer.
+  func answer(_ connections: [ConnectionSummary]) {
+    let all: [ConnectionSummary]? = lock.withLock {
+      unsafe found += connections
+      unsafe missing -= 1
+      return unsafe missing == 0 ? found : nil
+    }
+    if let all { done(all.sorted { $0.id < $1.id }) }
+  }
+}

@@ -1,0 +1,34 @@
+// Signals as messages: one thread waits for them, all others have them blocked, so that no handler ever interrupts anything.
+
+import CompletionIO
+import Glibc
+
+/// Takes the signals that the server acts on. sigwait(3), signal(7).
+enum SignalThread {
+  /// End in order, end in order, reload.
+  private static let handled = [SIGTERM, SIGINT, SIGHUP]
+
+  private static var set: sigset_t {
+    var set = sigset_t()
+    unsafe sigemptyset(&set)
+    for signal in handled { unsafe sigaddset(&set, signal) }
+    return set
+  }
+
+  /// Blocks them in the calling thread and all that it starts later.
+  static func blockHandled() {
+    var set = set
+    unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+  }
+
+  /// Starts the thread that posts each of them to `mailbox`. It lives as long as the process.
+  static func start(_ mailbox: Mailbox<ControlMessage>) {
+    _ = Thread.start(name: "signals") {
+      var set = set
+      while true {
+        var signal: Int32 = 0
+        if unsafe sigwait(&set, &signal) == 0 { mailbox.post(.signal(signal)) }
+      }
+    }
+  }
+}

@@ -1,0 +1,75 @@
+// The codecs in use on a worker, by a small index, so that a connection holds two bytes of it. Built-in codecs with equal
+// settings share an entry; a codec written in Lua has its own, which is freed when nobody uses it any more.
+
+import Codecs
+import LuaRuntime
+
+/// A codec as a connection uses it.
+enum CodecEntry {
+  case builtin(Codec)
+  /// Functions of a script: `decode(bytes, position)` and `encode(message)`.
+  case scripted(decode: LuaReference, encode: LuaReference, maxLength: Int)
+  case unused
+
+  /// For people.
+  var name: String {
+    switch self {
+    case .builtin(let codec): codec.name
+    case .scripted: "lua"
+    case .unused: ""
+    }
+  }
+}
+
+/// The table. Owned by the worker's thread.
+struct CodecTable: ~Copyable {
+  private(set) var entries: [CodecEntry] = [.builtin(.raw)]
+  private var uses: [Int] = [1]
+
+  /// Index of the codec "raw", which always exists.
+  static let raw: UInt16 = 0
+
+  init() {}
+
+  subscript(index: UInt16) -> CodecEntry { entries[Int(index)] }
+
+  /// The index of a built-in codec, entered when it is new; nil when the table is full.
+  mutating func intern(_ codec: Codec) -> UInt16? {
+    for (index, entry) in entries.enumerated() {
+      if case .builtin(let known) = entry, known == codec { return UInt16(index) }
+    }
+    return place(.builtin(codec))
+  }
+
+  /// Enters a codec written in Lua, used by whoever entered it; nil when the table is full.
+  mutating func insertScripted(decode: LuaReference, encode: LuaReference, maxLength: Int) -> UInt16? {
+    place(.scripted(decode: decode, encode: encode, maxLength: maxLength))
+  }
+
+  /// One more user of an entry.
+  mutating func retain(_ index: UInt16) { uses[Int(index)] += 1 }
+
+  /// One user less; the references of a codec in Lua that nobody uses are given back to `lua`.
+  mutating func release(_ index: UInt16, lua: LuaState) {
+    guard case .scripted(let decode, let encode, _) = entries[Int(index)] else { return }
+    uses[Int(index)] -= 1
+    if uses[Int(index)] > 0 { return }
+    lua.release(decode)
+    lua.release(encode)
+    entries[Int(index)] = .unused
+  }
+
+  private mutating func place(_ entry: CodecEntry) -> UInt16? {
+    for (index, old) in entries.enumerated() {
+      if case .unused = old {
+        entries[index] = entry
+        uses[index] = 1
+        return UInt16(index)
+      }
+    }
+    guard entries.count < Int(UInt16.max) else { return nil }
+    entries.append(entry)
+    uses.append(1)
+    return UInt16(entries.count - 1)
+  }
+}

@@ -1,0 +1,67 @@
+// What one thread tells another: messages in order, with one wake-up for as many as come together.
+// The only way, besides shared dictionaries, counters and the reload barrier, in which data crosses threads.
+
+import CompletionIO
+
+/// A queue with many senders and one receiver.
+final class Mailbox<Message: Sendable>: @unchecked Sendable {
+  private let lock = ThreadLock()
+  private var messages: [Message] = []
+  private var bytes = 0
+  private var isOpen = true
+  private let port: CompletionPort
+
+  /// Droppable bytes that may wait for a receiver that does not get to them: as much as one client's hard output limit
+  /// eight times over; a receiver so far behind would only deliver stale news.
+  private static var bytesMax: Int { 64 << 20 }
+  /// Messages that may wait, droppable or not; each is about 100 bytes.
+  private static var messagesMax: Int { 1 << 20 }
+
+  /// The key of the packet that tells the receiver's port of new messages.
+  static var packetKey: UInt64 { 1 }
+
+  /// A mailbox whose receiver waits on `port`.
+  init(port: CompletionPort) { self.port = port }
+
+  /// Queues a message. False when the receiver has ended.
+  @discardableResult
+  func post(_ message: Message) -> Bool { put(message, bytes: 0) }
+
+  /// Queues a message that carries `bytes` bytes and may be dropped. False when too much waits already.
+  func postDroppable(_ message: Message, bytes: Int) -> Bool { put(message, bytes: max(bytes, 1)) }
+
+  private func put(_ message: Message, bytes added: Int) -> Bool {
+    let wasEmpty: Bool? = lock.withLock {
+      guard isOpen else { return nil }
+      if added > 0, bytes + added > Self.bytesMax || messages.count >= Self.messagesMax { return nil }
+      messages.append(message)
+      bytes += added
+      return messages.count == 1
+    }
+    guard let wasEmpty else { return false }
+    if wasEmpty { port.post(Packet(key: Self.packetKey, value: 0)) }
+    return true
+  }
+
+  /// Moves all waiting messages behind those in `batch`.
+  func drain(into batch: inout [Message]) {
+    lock.withLock {
+      bytes = 0
+      if batch.isEmpty {
+        swap(&batch, &messages)
+      } else {
+        batch.append(contentsOf: messages)
+        messages.removeAll(keepingCapacity: true)
+      }
+    }
+  }
+
+  /// Refuses all later messages and returns what still waited.
+  func close() -> [Message] {
+    lock.withLock {
+      isOpen = false
+      defer { messages = [] }
+      return messages
+    }
+  }
+}

@@ -1,0 +1,184 @@
+// The end of a connection, in all its ways: asked for by the script, by the client, by a limit or by an error. Each connection
+// that was opened gets its on_close exactly once; what is queued goes out first, unless there is nobody left to read it.
+
+import Codecs
+import CompletionIO
+import LuaRuntime
+import Synchronization
+
+extension Worker {
+  /// How long a closed connection may take to accept what is still queued for it, without any progress.
+  private static let flushNanoseconds: UInt64 = 10_000_000_000
+  /// How long a client may go on sending after we ended our side: long enough for a round trip around the world and back,
+  /// short enough that a client that never ends costs little.
+  private static let lingerNanoseconds: UInt64 = 2_000_000_000
+
+  /// The id that scripts and other workers know a connection by.
+  func id(of connection: UnsafeMutablePointer<Connection>) -> ConnectionID {
+    unsafe ConnectionID(worker: index, key: connection.pointee.key)
+  }
+
+  // MARK: Closing in order
+
+  /// Ends a connection from our side: its handlers are told, what is queued goes out, then the client sees a clean end.
+  func close(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
+    guard unsafe connection.pointee.isUsable else { return }
+    unsafe leave(connection, reason)
+    unsafe connection.pointee.phase = .flushing
+    if unsafe !connection.pointee.flags.contains(.cutting) { unsafe connection.pointee.inbound.release() }
+    unsafe connection.pointee.decoder.reset()
+    unsafe schedule(connection, at: now + Self.flushNanoseconds)
+    unsafe markDirty(connection)
+  }
+
+  /// The client has ended its side, and everything it sent was handed over.
+  func inputEnded(_ connection: UnsafeMutablePointer<Connection>) {
+    let key = unsafe connection.pointee.key
+    if unsafe connection.pointee.receiver != .none {
+      // The one who receives learns of the end first: it may still have something to say.
+      _ = unsafe feedLast(connection)
+      guard unsafe table.find(key) != nil, unsafe connection.pointee.phase == .open else { return }
+    }
+    unsafe leave(connection, .peer)
+    unsafe connection.pointee.phase = .ending
+    unsafe conclude(connection)
+  }
+
+  private func feedLast(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    let token = unsafe connection.pointee.receiver
+    guard case .receive(_, let request) = tasks[token].wait else { return false }
+    unsafe connection.pointee.flags.insert(.cutting)
+    defer { if unsafe connection.pointee.phase != .free { unsafe connection.pointee.flags.remove(.cutting) } }
+    if case .bytes(let bytes) = unsafe take(connection, request) {
+      unsafe resume(token, .bytes(bytes))
+    } else {
+      unsafe resume(token, .nil, .text("closed"), .bytes(UnsafeRawBufferPointer(start: nil, count: 0)))
+    }
+    return true
+  }
+
+  /// Goes a step further towards the end once nothing is left to send.
+  func conclude(_ connection: UnsafeMutablePointer<Connection>) {
+    guard unsafe connection.pointee.output.isEmpty, unsafe !connection.pointee.flags.contains(.writing) else {
+      return unsafe markDirty(connection)
+    }
+    switch unsafe connection.pointee.phase {
+    case .ending:
+      if unsafe connection.pointee.activeTasks == 0 { unsafe release(connection) }
+    case .flushing:
+      if unsafe connection.pointee.flags.contains(.endOfStream) { return unsafe release(connection) }
+      unsafe connection.pointee.phase = .lingering
+      unsafe port.shutdownWrite(connection.pointee.key)
+      unsafe schedule(connection, at: now + Self.lingerNanoseconds)
+      unsafe resumeReading(connection)
+    case .open, .lingering, .free: break
+    }
+  }
+
+  /// Progress while flushing: the bound counts from here.
+  func extendFlushing(_ connection: UnsafeMutablePointer<Connection>) {
+    unsafe schedule(connection, at: now + Self.flushNanoseconds)
+  }
+
+  // MARK: Ending at once
+
+  /// Ends a connection that can or shall not be written to any more: what is queued is dropped.
+  func lost(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
+    if unsafe connection.pointee.phase == .free { return }
+    unsafe leave(connection, reason)
+    // The port lets go of the first chunk before its memory is given back.
+    unsafe port.reset(connection.pointee.key)
+    unsafe forget(connection)
+  }
+
+  /// Ends a connection that both sides are done with.
+  func release(_ connection: UnsafeMutablePointer<Connection>) {
+    unsafe port.close(connection.pointee.key)
+    unsafe forget(connection)
+  }
+
+  private func forget(_ connection: UnsafeMutablePointer<Connection>) {
+    unsafe connection.pointee.output.clear(pool: pool)
+    _ = unsafe deadlines.cancel(connection.pointee.deadline)
+    unsafe codecs.release(connection.pointee.codec, lua: lua)
+    unsafe server.released(worker: index, listener: connection.pointee.listener, peerHash: connection.pointee.peerHash)
+    if let counters = unsafe listeners[Int(connection.pointee.listener)].counters {
+      counters.open.subtract(1, ordering: .relaxed)
+    }
+    unsafe table.remove(connection)
+  }
+
+  /// Takes an open connection out of everything that scripts can reach it by, and has its on_close called.
+  private func leave(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
+    unsafe wakeReceiver(connection, .closed)
+    guard unsafe connection.pointee.phase == .open else { return }
+    unsafe table.leaveOpen(connection)
+    unsafe rooms.leaveAll(connection)
+    counters.connections.subtract(1, ordering: .relaxed)
+    unsafe due.append(
+      .closed(
+        object: connection.pointee.object, listener: connection.pointee.listener, reason: reason,
+        connection: connection.pointee.key))
+    unsafe connection.pointee.object = .none
+  }
+
+  /// Has the suspended `receive` of a connection return.
+  func wakeReceiver(_ connection: UnsafeMutablePointer<Connection>, _ result: WakeResult) {
+    guard unsafe connection.pointee.receiver != .none else { return }
+    unsafe due.append(.wake(connection.pointee.receiver, result))
+  }
+
+  // MARK: Deadlines
+
+  /// Sets the connection's one deadline.
+  func schedule(_ connection: UnsafeMutablePointer<Connection>, at time: UInt64) {
+    unsafe connection.pointee.deadlineAt = time
+    if unsafe deadlines.reschedule(connection.pointee.deadline, at: time) { return }
+    unsafe connection.pointee.deadline = unsafe deadlines.schedule(
+      at: time, payload: DeadlinePurpose.connection(connection.pointee.key).payload)
+  }
+
+  /// Sets the deadline of an open connection to the earliest of what its listener's limits ask for, unless an earlier one
+  /// is set: that one looks again.
+  func scheduleOpenDeadline(_ connection: UnsafeMutablePointer<Connection>) {
+    let next = unsafe nextOpenDeadline(connection)
+    if unsafe next < connection.pointee.deadlineAt { unsafe schedule(connection, at: next) }
+  }
+
+  private func nextOpenDeadline(_ connection: UnsafeMutablePointer<Connection>) -> UInt64 {
+    let limits = unsafe listeners[Int(connection.pointee.listener)].limits
+    var next = UInt64.max
+    if limits.idleNanoseconds > 0 { next = unsafe connection.pointee.lastMessageAt &+ limits.idleNanoseconds }
+    if limits.messageNanoseconds > 0, unsafe connection.pointee.messageBegunAt > 0 {
+      next = unsafe min(next, connection.pointee.messageBegunAt &+ limits.messageNanoseconds)
+    }
+    if unsafe connection.pointee.flags.contains(.overSoft), limits.output.policy == .close {
+      next = unsafe min(next, connection.pointee.softSince &+ UInt64(limits.output.softSeconds * 1e9))
+    }
+    return next
+  }
+
+  func connectionDue(_ key: HandleKey) {
+    guard let connection = unsafe table.find(key) else { return }
+    unsafe connection.pointee.deadline = .none
+    unsafe connection.pointee.deadlineAt = .max
+    switch unsafe connection.pointee.phase {
+    case .free: break
+    case .flushing: unsafe lost(connection, .overflow)
+    case .lingering: unsafe release(connection)
+    case .open, .ending: unsafe openDeadlinePassed(connection)
+    }
+  }
+
+  private func openDeadlinePassed(_ connection: UnsafeMutablePointer<Connection>) {
+    let next = unsafe nextOpenDeadline(connection)
+    if next > now { return unsafe next == .max ? () : schedule(connection, at: next) }
+    let limits = unsafe listeners[Int(connection.pointee.listener)].limits.output
+    let overSoft = unsafe connection.pointee.flags.contains(.overSoft) && limits.policy == .close
+    if overSoft, unsafe connection.pointee.softSince &+ UInt64(limits.softSeconds * 1e9) <= now {
+      unsafe lost(connection, .overflow)
+    } else {
+      unsafe close(connection, .timeout)
+    }
+  }
+}

@@ -1,0 +1,254 @@
+// What other threads ask of this worker: taking over an accepted client, delivering to its connections, answering questions.
+
+import CompletionIO
+import Logging
+import LuaRuntime
+import Synchronization
+
+extension Worker {
+  /// Handles what came by mailbox, in order. A reload's switch takes what is left itself.
+  func handleInbox() {
+    while !inbox.isEmpty, !isEnding {
+      let messages = inbox
+      inbox.removeAll(keepingCapacity: true)
+      for message in messages {
+        handle(message)
+        settle()
+      }
+    }
+  }
+
+  private func handle(_ message: WorkerMessage) {
+    switch message {
+    case .accepted(let client): accept(client)
+    case .broadcast(let packet): unsafe broadcastHere(packet.message.bytes, room: packet.room, except: packet.except)
+    case .send(let id, let bytes, let framed):
+      guard let connection = unsafe table.find(id.key) else { return }
+      _ = unsafe framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)
+    case .close(let id, let reason):
+      if let connection = unsafe table.find(id.key) { unsafe close(connection, .script(reason)) }
+    case .console(let line): console(line)
+    case .connections(let query): query.answer(answer(query))
+    case .prepare(let transaction): prepare(transaction)
+    case .commit(let transaction): commit(transaction)
+    case .discard(let transaction): discard(transaction)
+    case .endOlder(let number): endTasks(olderThan: number)
+    case .stop(let reason): beginStop(reason)
+    }
+  }
+
+  /// Delivers broadcasts and messages for single connections that wait in the mailbox; everything else stays for later.
+  func deliverWaiting() {
+    mailbox.drain(into: &inbox)
+    let messages = inbox
+    inbox.removeAll(keepingCapacity: true)
+    var later: [WorkerMessage] = []
+    for message in messages {
+      switch message {
+      case .broadcast, .send, .close:
+        handle(message)
+        settle()
+      default: later.append(message)
+      }
+    }
+    inbox.insert(contentsOf: later, at: 0)
+  }
+
+  // MARK: New clients
+
+  private func accept(_ client: AcceptedClient) {
+    let names = SocketNames(of: client.descriptor)
+    guard let key = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket) else {
+      log.error("an accepted client could not be taken over")
+      counters.connections.subtract(1, ordering: .relaxed)
+      listeners[Int(client.listener)].counters?.open.subtract(1, ordering: .relaxed)
+      server.released(worker: index, listener: client.listener, peerHash: client.peerHash)
+      return
+    }
+    let connection = unsafe table.insert(key)
+    let entry = listeners[Int(client.listener)]
+    unsafe connection.pointee.listener = client.listener
+    unsafe connection.pointee.peerHash = client.peerHash
+    unsafe connection.pointee.codec = entry.codec
+    codecs.retain(entry.codec)
+    unsafe connection.pointee.openedAt = now
+    unsafe connection.pointee.lastMessageAt = now
+    unsafe connection.pointee.object = unsafe lua.makeConnection(
+      id: id(of: connection).rawValue, peer: names.peer, address: names.address)
+    guard unsafe connection.pointee.object.exists else {
+      log.error("out of memory: a client was refused")
+      unsafe connection.pointee.phase = .ending
+      counters.connections.subtract(1, ordering: .relaxed)
+      return unsafe lost(connection, .error)
+    }
+    unsafe scheduleOpenDeadline(connection)
+    unsafe callOpen(connection)
+  }
+
+  private func callOpen(_ connection: UnsafeMutablePointer<Connection>) {
+    let key = unsafe connection.pointee.key
+    let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.open
+    if handler.exists {
+      unsafe connection.pointee.flags.insert(.busy)
+      let owner = TaskOwner(kind: .open, connection: key, codeGeneration: generationNumber)
+      unsafe start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
+    }
+    if let connection = unsafe table.find(key) { unsafe resumeReading(connection) }
+  }
+
+  /// on_open returned false: the client is let go, and there is no on_close, since it was never opened.
+  func refuse(_ connection: UnsafeMutablePointer<Connection>) {
+    guard unsafe connection.pointee.phase == .open else { return }
+    let object = unsafe connection.pointee.object
+    unsafe close(connection, .script("refused"))
+    due.removeAll {
+      if case .closed(let closed, _, _, _) = $0 { closed == object } else { false }
+    }
+    lua.release(object)
+    server.refused("refused by on_open")
+  }
+
+  // MARK: Console and questions
+
+  /// on_console, or the default: every client gets the line.
+  private func console(_ line: String) {
+    var line = line
+    let handler = listeners.first?.handlers.console ?? .none
+    line.withUTF8 { utf8 in
+      let bytes = UnsafeRawBufferPointer(utf8)
+      if handler.exists {
+        let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: generationNumber)
+        unsafe start(handler, LuaArguments(.bytes(bytes)), owner)
+      } else {
+        unsafe broadcast(bytes, room: nil, except: nil)
+      }
+    }
+  }
+
+  /// Queues `message` for every connection of every worker, or of one room.
+  func broadcast(_ message: UnsafeRawBufferPointer, room: String?, except: ConnectionID?) {
+    if server.workers.count > 1 {
+      let packet = unsafe BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
+      for worker in server.workers where worker !== self {
+        if !worker.mailbox.postDroppable(.broadcast(packet), bytes: message.count) { counters.dropped.add(1) }
+      }
+    }
+    unsafe broadcastHere(message, room: room, except: except)
+  }
+
+  /// All connections of this worker, or the one to be closed if it is here.
+  private func answer(_ query: ConnectionQuery) -> [ConnectionSummary] {
+    guard let kicked = query.kick else { return summaries() }
+    guard kicked.workerIndex == index, let connection = unsafe table.find(kicked.key),
+      unsafe connection.pointee.isUsable
+    else {
+      return []
+    }
+    let found = unsafe summary(of: connection)
+    unsafe close(connection, .script("kicked"))
+    return [found]
+  }
+
+  private func summaries() -> [ConnectionSummary] {
+    var all: [ConnectionSummary] = []
+    for key in table.keys() {
+      if let connection = unsafe table.find(key) { unsafe all.append(summary(of: connection)) }
+    }
+    return all
+  }
+
+  private func summary(of connection: UnsafeMutablePointer<Connection>) -> ConnectionSummary {
+    let names = unsafe port.descriptor(of: connection.pointee.key).map { SocketNames(of: $0) }
+    var summary = ConnectionSummary()
+    summary.id = unsafe id(of: connection).rawValue
+    summary.peer = names?.peer ?? ""
+    summary.address = names?.address ?? ""
+    summary.worker = index + 1
+    summary.ageSeconds = unsafe Self.seconds(now - connection.pointee.openedAt)
+    summary.idleSeconds = unsafe Self.seconds(now - connection.pointee.lastMessageAt)
+    summary.messagesIn = unsafe Int64(connection.pointee.messagesIn)
+    summary.messagesOut = unsafe Int64(connection.pointee.messagesOut)
+    summary.bytesIn = unsafe Int64(connection.pointee.bytesIn)
+    summary.bytesOut = unsafe Int64(connection.pointee.bytesOut)
+    summary.queuedBytes = unsafe connection.pointee.output.count
+    summary.rooms = unsafe rooms.names(of: connection)
+    return summary
+  }
+
+  private static func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
+
+  // MARK: The end
+
+  /// Closes every connection; the worker ends once they are gone, or after a second.
+  private func beginStop(_ reason: String) {
+    for key in table.keys() {
+      guard let connection = unsafe table.find(key) else { continue }
+      unsafe close(connection, .shutdown)
+      settle()
+    }
+    callStop(reason)
+    flushDirty()
+    isEnding = true
+  }
+
+  private func callStop(_ reason: String) {
+    guard let handler = listeners.first?.handlers.stop, handler.exists else { return }
+    var text = reason
+    let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: generationNumber)
+    text.withUTF8 { bytes in
+      unsafe start(handler, LuaArguments(.bytes(UnsafeRawBufferPointer(bytes))), owner)
+    }
+    settle()
+  }
+
+  /// Lets what was flushed leave, then frees everything.
+  func finish() {
+    lingerBriefly()
+    for key in table.keys() {
+      if let connection = unsafe table.find(key) { unsafe lost(connection, .shutdown) }
+    }
+    for message in mailbox.close() {
+      if case .accepted(let client) = message { Descriptor(adopting: client.descriptor).close() }
+    }
+    due.removeAll()
+    coroutines.drain()
+    lua.close()
+    server.workerEnded(index)
+  }
+
+  /// Gives clients a moment to take what is queued, so that they see an end and no reset.
+  private func lingerBriefly() {
+    let deadline = CompletionPort.clock() + Self.stopNanoseconds
+    while !table.isEmpty {
+      let clock = CompletionPort.clock()
+      if clock >= deadline { return }
+      let batch = unsafe port.dequeue(timeoutNanoseconds: Int64(deadline - clock))
+      for index in batch.indices {
+        let completion = unsafe batch[index]
+        now = port.now
+        switch completion.kind {
+        case .read: received(completion)
+        case .write: written(completion)
+        case .hangup: hungUp(completion)
+        case .packet, .accept, .connect: break
+        }
+        settle()
+      }
+      flushDirty()
+    }
+  }
+
+  /// How long a stopping worker waits for its clients to take their last bytes.
+  private static let stopNanoseconds: UInt64 = 1_000_000_000
+}
+
+/// The two ends of a socket as text.
+struct SocketNames {
+  let peer: String
+  let address: String
+
+  init(of descriptor: Int32) {
+    peer = (try? SocketAddress.peer(of: descriptor))?.description ?? "unknown"
+    address = (try? SocketAddress.local(of: descriptor))?.description ?? "unknown"
+  }
+}

@@ -1,0 +1,244 @@
+// From messages to bytes to sockets: framing into the send queue, the output limit and its policies, and one flush for each
+// connection at the end of the turn, so that several messages leave in one call.
+
+import Codecs
+import CompletionIO
+import Glibc
+import Logging
+import LuaRuntime
+
+/// Whether a message was queued.
+enum SendResult {
+  case queued
+  case closed
+  case overflow
+  /// The codec cannot frame it; counted as dropped.
+  case unframable
+}
+
+extension Worker {
+  /// Bytes queued in the midst of a turn after which sending begins at once: one usual socket buffer.
+  private static let earlyFlushBytes = 262_144
+  /// Messages from this size on are shared between the queues of a broadcast instead of copied.
+  static let sharedBytesMin = 4096
+
+  // MARK: Queueing
+
+  /// Room for `count` bytes of one message in the connection's queue, or why there is none.
+  ///
+  /// The caller fills the room at once and then calls `queued`.
+  func makeRoom(
+    _ connection: UnsafeMutablePointer<Connection>, _ count: Int
+  ) -> (SendResult, UnsafeMutableRawPointer?) {
+    let admitted = unsafe admit(connection, count)
+    guard admitted == .queued else { return (admitted, nil) }
+    let whole = unsafe limit(of: connection).policy == .dropOldest
+    return unsafe (.queued, connection.pointee.output.reserve(count, whole: whole, pool: pool))
+  }
+
+  /// Applies the output limit to a message of `count` bytes.
+  private func admit(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> SendResult {
+    guard unsafe connection.pointee.isUsable else { return .closed }
+    let limit = unsafe listeners[Int(connection.pointee.listener)].limits.output
+    if unsafe connection.pointee.output.count + count <= limit.hardBytes { return .queued }
+    if unsafe tryFlushing(connection, room: limit.hardBytes - count) { return .queued }
+    guard unsafe table.find(connection.pointee.key) != nil, unsafe connection.pointee.isUsable else { return .closed }
+    counters.dropped.add(1)
+    switch limit.policy {
+    case .close:
+      log.info("closing a client that does not read", metadata: ["id": unsafe "\(id(of: connection).rawValue)"])
+      unsafe lost(connection, .overflow)
+    case .dropNewest, .pause: break
+    case .dropOldest:
+      let wanted = unsafe connection.pointee.output.count + count - limit.hardBytes
+      let dropped = unsafe connection.pointee.output.dropOldest(
+        until: wanted, keepFirst: connection.pointee.flags.contains(.writing), pool: pool)
+      counters.dropped.add(max(dropped - 1, 0))
+      if unsafe connection.pointee.output.count + count <= limit.hardBytes { return .queued }
+    }
+    return .overflow
+  }
+
+  /// Sends what the socket takes now; true when at most `room` bytes still wait.
+  private func tryFlushing(_ connection: UnsafeMutablePointer<Connection>, room: Int) -> Bool {
+    if unsafe room < 0 || connection.pointee.flags.contains(.writing) { return false }
+    let key = unsafe connection.pointee.key
+    unsafe flush(connection)
+    return unsafe table.find(key) != nil && connection.pointee.isUsable && connection.pointee.output.count <= room
+  }
+
+  private func limit(of connection: UnsafeMutablePointer<Connection>) -> OutputLimit {
+    unsafe listeners[Int(connection.pointee.listener)].limits.output
+  }
+
+  /// A message of `count` bytes now stands in the queue.
+  func queued(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) {
+    unsafe connection.pointee.messagesOut &+= 1
+    counters.messagesOut.add(1)
+    let waiting = unsafe connection.pointee.output.count
+    unsafe markDirty(connection)
+    if waiting > Self.earlyFlushBytes, unsafe !connection.pointee.flags.contains(.writing) {
+      return unsafe flush(connection)
+    }
+    let limit = unsafe limit(of: connection)
+    if waiting > limit.softBytes, unsafe !connection.pointee.flags.contains(.overSoft) {
+      unsafe connection.pointee.flags.insert(.overSoft)
+      unsafe connection.pointee.softSince = now
+      if limit.policy == .pause { unsafe connection.pointee.flags.insert(.outputPaused) }
+      unsafe scheduleOpenDeadline(connection)
+    }
+  }
+
+  func markDirty(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.dirty) { return }
+    unsafe connection.pointee.flags.insert(.dirty)
+    unsafe dirty.append(connection.pointee.key)
+  }
+
+  // MARK: Sending
+
+  /// Sends what the turn has queued.
+  func flushDirty() {
+    // A flush may end a connection, whose on_close may send to others: those come behind and are flushed too.
+    var next = 0
+    while next < dirty.count {
+      let key = dirty[next]
+      next += 1
+      guard let connection = unsafe table.find(key) else { continue }
+      unsafe connection.pointee.flags.remove(.dirty)
+      if unsafe !connection.pointee.flags.contains(.writing) { unsafe flush(connection) }
+      if !due.isEmpty { settle() }
+    }
+    dirty.removeAll(keepingCapacity: true)
+  }
+
+  /// Sends until nothing is left or the socket takes no more.
+  func flush(_ connection: UnsafeMutablePointer<Connection>) {
+    while unsafe !connection.pointee.output.isEmpty {
+      let submission = unsafe withUnsafeTemporaryAllocation(of: iovec.self, capacity: SendQueue.gatherMax) { vectors in
+        let count = unsafe connection.pointee.output.gather(into: vectors.baseAddress!)
+        return unsafe port.submit(
+          .write(UnsafeBufferPointer(start: vectors.baseAddress, count: count)), on: connection.pointee.key)
+      }
+      switch submission {
+      case .completed(let sent): unsafe sentBytes(connection, sent)
+      case .pending:
+        unsafe connection.pointee.flags.insert(.writing)
+        return
+      case .failed: return unsafe lost(connection, .reset)
+      }
+    }
+    unsafe outputEmptied(connection)
+  }
+
+  /// A write that had waited is done.
+  func written(_ completion: Completion) {
+    guard let connection = unsafe table.find(completion.key) else { return }
+    unsafe connection.pointee.flags.remove(.writing)
+    if completion.errorNumber != 0 { return unsafe lost(connection, .reset) }
+    unsafe sentBytes(connection, completion.count)
+    unsafe flush(connection)
+  }
+
+  private func sentBytes(_ connection: UnsafeMutablePointer<Connection>, _ sent: Int) {
+    unsafe connection.pointee.output.advance(sent, pool: pool)
+    unsafe connection.pointee.bytesOut += UInt64(sent)
+    counters.bytesOut.add(sent)
+    if unsafe connection.pointee.phase == .flushing { unsafe extendFlushing(connection) }
+  }
+
+  private func outputEmptied(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.overSoft) {
+      unsafe connection.pointee.flags.subtract([.overSoft, .outputPaused])
+      unsafe due.append(.drained(connection.pointee.key))
+      unsafe resumeReading(connection)
+    }
+    if unsafe connection.pointee.phase != .open { unsafe conclude(connection) }
+  }
+
+  // MARK: Framed messages
+
+  /// Frames `message` by the connection's codec and queues it.
+  func send(_ connection: UnsafeMutablePointer<Connection>, _ message: UnsafeRawBufferPointer) -> SendResult {
+    guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else {
+      return unsafe sendScripted(connection, message)
+    }
+    guard let framing = try? codec.framing(payloadCount: message.count) else {
+      counters.dropped.add(1)
+      return .unframable
+    }
+    let count = message.count + framing.overhead
+    let (result, room) = unsafe makeRoom(connection, count)
+    guard let room = unsafe room else { return result }
+    unsafe framing.copyFrame(of: message, to: room)
+    unsafe queued(connection, count)
+    return .queued
+  }
+
+  /// Queues bytes as they are.
+  func write(_ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer) -> SendResult {
+    let (result, room) = unsafe makeRoom(connection, bytes.count)
+    guard let room = unsafe room else { return result }
+    if let base = bytes.baseAddress { unsafe room.copyMemory(from: base, byteCount: bytes.count) }
+    unsafe queued(connection, bytes.count)
+    return .queued
+  }
+
+  /// Queues bytes that several queues share.
+  private func write(_ connection: UnsafeMutablePointer<Connection>, shared: SharedBytes) {
+    guard unsafe admit(connection, shared.bytes.count) == .queued else { return }
+    unsafe connection.pointee.output.append(shared, pool: pool)
+    unsafe queued(connection, shared.bytes.count)
+  }
+
+  // MARK: Broadcasts
+
+  /// Queues `message` for every connection of this worker, or of one room of it.
+  func broadcastHere(_ message: UnsafeRawBufferPointer, room: String?, except: ConnectionID?) {
+    let slots = room.map { rooms.slots($0) } ?? table.open
+    let exceptKey = except.map { $0.workerIndex == index ? $0.key : .none } ?? .none
+    var framed = unsafe FramedBroadcast(message)
+    for slot in slots {
+      let connection = unsafe table.inSlot(slot)
+      guard unsafe connection.pointee.phase == .open, unsafe connection.pointee.key != exceptKey else { continue }
+      unsafe deliver(&framed, to: connection)
+    }
+  }
+
+  private func deliver(_ broadcast: inout FramedBroadcast, to connection: UnsafeMutablePointer<Connection>) {
+    guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else {
+      _ = unsafe sendScripted(connection, broadcast.message)
+      return
+    }
+    guard unsafe broadcast.message.count >= Self.sharedBytesMin,
+      let shared = unsafe broadcast.shared(codec, connection.pointee.codec)
+    else {
+      _ = unsafe send(connection, broadcast.message)
+      return
+    }
+    unsafe write(connection, shared: shared)
+  }
+}
+
+/// A message that is framed once for all connections with the same codec.
+@safe
+private struct FramedBroadcast {
+  let message: UnsafeRawBufferPointer
+  private var codec: UInt16?
+  private var bytes: SharedBytes?
+
+  init(_ message: UnsafeRawBufferPointer) { unsafe self.message = unsafe message }
+
+  /// The framed message as shared bytes; nil when the codec cannot frame it.
+  mutating func shared(_ codec: Codec, _ index: UInt16) -> SharedBytes? {
+    if self.codec == index { return bytes }
+    self.codec = index
+    bytes = nil
+    guard let framing = try? unsafe codec.framing(payloadCount: message.count) else { return nil }
+    let count = unsafe message.count + framing.overhead
+    let block = unsafe UnsafeMutableRawBufferPointer(start: malloc(max(count, 1)), count: count)
+    unsafe framing.copyFrame(of: message, to: block.baseAddress!)
+    bytes = unsafe SharedBytes(adopting: block)
+    return bytes
+  }
+}

@@ -1,0 +1,271 @@
+// Running Lua: starting a handler on a pooled coroutine, resuming one that waited, and what follows when it returns, waits or
+// fails. Nothing here runs while another handler runs: what handlers decide for others is queued as due work.
+
+import Codecs
+import CompletionIO
+import Logging
+import LuaRuntime
+
+/// The coroutine that runs at this moment.
+struct RunningTask {
+  var owner: TaskOwner
+  /// Its token, once it has waited.
+  var token = TaskToken.none
+}
+
+extension Worker {
+  /// Number of the live generation, or of the one being loaded before there is one.
+  var generationNumber: Int { generation?.number ?? candidate?.number ?? 0 }
+
+  // MARK: Starting and resuming
+
+  /// Starts a function of a script as a coroutine.
+  func start(_ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner) {
+    precondition(running == nil, "a handler was started inside another")
+    guard let thread = coroutines.take() else {
+      log.error("out of memory: a handler was not run")
+      counters.errors.add(1)
+      return finished(RunningTask(owner: owner), refused: false)
+    }
+    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
+    running = RunningTask(owner: owner)
+    let run = coroutines.start(thread, function, arguments)
+    after(run, thread)
+  }
+
+  /// Resumes a suspended task: the call it waits in returns these values.
+  func resume(_ token: TaskToken, _ first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil) {
+    guard let thread = wakeUp(token) else { return }
+    unsafe after(coroutines.resume(thread, returning: first, second, third), thread)
+  }
+
+  /// Resumes a suspended task: the call it waits in raises.
+  private func resume(_ token: TaskToken, raising message: StaticString) {
+    guard let thread = wakeUp(token) else { return }
+    after(coroutines.resume(thread, raising: message), thread)
+  }
+
+  /// Ends a task's wait and makes it the running one.
+  private func wakeUp(_ token: TaskToken) -> LuaThread? {
+    precondition(running == nil, "a task was resumed inside another")
+    guard let thread = tasks[token].thread else { return nil }
+    endWait(token)
+    running = RunningTask(owner: tasks[token].owner, token: token)
+    tasks[token].thread = nil
+    return thread
+  }
+
+  /// Undoes what a wait had set up.
+  private func endWait(_ token: TaskToken) {
+    if case .receive(let key, _) = tasks[token].wait, let connection = unsafe table.find(key),
+      unsafe connection.pointee.receiver == token
+    {
+      unsafe connection.pointee.receiver = .none
+    }
+    _ = deadlines.cancel(tasks[token].deadline)
+    tasks[token].deadline = .none
+    tasks[token].wait = .nothing
+  }
+
+  // MARK: Waiting
+
+  /// A token for the running task, which is about to wait; nil at the bound, or when it is to end.
+  func tokenToWait(_ wait: TaskWait, until time: UInt64?) -> TaskToken? {
+    guard var task = running else { return nil }
+    if task.token == .none {
+      guard let token = tasks.insert(task.owner) else { return nil }
+      task.token = token
+      running = task
+    }
+    if tasks[task.token].isEnding { return nil }
+    endWait(task.token)
+    tasks[task.token].wait = wait
+    if let time {
+      tasks[task.token].deadline = deadlines.schedule(
+        at: time, payload: DeadlinePurpose.task(task.token).payload)
+    }
+    return task.token
+  }
+
+  /// Whether the running task was told to end.
+  var runningIsEnding: Bool {
+    guard let task = running, task.token != .none else { return false }
+    return tasks[task.token].isEnding
+  }
+
+  func taskDue(_ token: TaskToken) {
+    guard tasks.isCurrent(token) else { return }
+    tasks[token].deadline = .none
+    if case .receive = tasks[token].wait {
+      due.append(.wake(token, .timeout))
+    } else {
+      due.append(.wake(token, .slept))
+    }
+  }
+
+  // MARK: Afterwards
+
+  private func after(_ run: LuaRun, _ thread: LuaThread) {
+    guard let task = running else { preconditionFailure("a run ended that never began") }
+    running = nil
+    switch run {
+    case .returned:
+      let refused = task.owner.kind == .open && coroutines.returnedFalse(thread)
+      coroutines.give(thread)
+      finished(task, refused: refused)
+    case .waits:
+      precondition(task.token != .none, "a task waits for nothing")
+      tasks[task.token].thread = thread
+    case .yielded: yielded(task, thread)
+    case .failed:
+      counters.errors.add(1)
+      let message = unsafe coroutines.describe(thread) { unsafe $0.text }
+      coroutines.end(thread)
+      failed(task, message)
+    }
+  }
+
+  /// The script yielded by itself in a handler: others get their turn, then it goes on.
+  private func yielded(_ task: RunningTask, _ thread: LuaThread) {
+    running = task
+    let token = tokenToWait(.turn, until: nil)
+    running = nil
+    guard let token else {
+      coroutines.end(thread)
+      return failed(task, "too many suspended tasks")
+    }
+    tasks[token].thread = thread
+    due.append(.goOn(token))
+  }
+
+  /// The task is over: its connection may go on.
+  private func finished(_ task: RunningTask, refused: Bool) {
+    if task.token != .none {
+      endWait(task.token)
+      tasks.remove(task.token)
+    }
+    if task.owner.kind == .timer { timerFinished(task.owner.timer) }
+    guard let connection = unsafe table.find(task.owner.connection) else { return }
+    unsafe connection.pointee.activeTasks -= 1
+    if task.owner.kind == .open || task.owner.kind == .message { unsafe connection.pointee.flags.remove(.busy) }
+    if refused { return unsafe refuse(connection) }
+    switch unsafe connection.pointee.phase {
+    case .open:
+      if task.token != .none { unsafe goOn(with: connection) }
+    case .ending: unsafe conclude(connection)
+    case .flushing, .lingering, .free: break
+    }
+  }
+
+  /// A handler that had waited is done: what its connection sent meanwhile is next.
+  private func goOn(with connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.cutting) { return }
+    if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
+      unsafe markReady(connection)
+    } else {
+      unsafe resumeReading(connection)
+    }
+  }
+
+  private func failed(_ task: RunningTask, _ message: String) {
+    let connection = unsafe table.find(task.owner.connection)
+    let handler = unsafe connection.map { unsafe listeners[Int($0.pointee.listener)].handlers.error } ?? .none
+    if let connection = unsafe connection, unsafe connection.pointee.object.exists, handler.exists,
+      task.owner.kind != .errorHandler
+    {
+      unsafe reportToScript(handler, connection, message, task)
+    } else {
+      log.error("\(message)", metadata: unsafe connection.map { ["id": unsafe "\(id(of: $0).rawValue)"] } ?? [:])
+      finished(task, refused: false)
+      if let connection = unsafe table.find(task.owner.connection) { unsafe close(connection, .error) }
+    }
+  }
+
+  /// on_error of the connection whose handler failed.
+  private func reportToScript(
+    _ handler: LuaReference, _ connection: UnsafeMutablePointer<Connection>, _ message: String, _ task: RunningTask
+  ) {
+    var text = message
+    let object = unsafe connection.pointee.object
+    let owner = TaskOwner(
+      kind: .errorHandler, connection: task.owner.connection, codeGeneration: generationNumber)
+    text.withUTF8 { bytes in
+      unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
+    }
+    finished(task, refused: false)
+  }
+
+  // MARK: Due work
+
+  /// Does what handlers decided, until nothing is left: each step may decide more.
+  func settle() {
+    var next = 0
+    while next < due.count {
+      let work = due[next]
+      next += 1
+      switch work {
+      case .closed(let object, let listener, let reason, let key): callClose(object, listener, reason, key)
+      case .wake(let token, let result): wake(token, result)
+      case .drained(let key): callDrain(key)
+      case .goOn(let token):
+        if tasks.isCurrent(token), case .turn = tasks[token].wait { yieldedTasks.append(token) }
+      }
+    }
+    due.removeAll(keepingCapacity: true)
+  }
+
+  private func wake(_ token: TaskToken, _ result: WakeResult) {
+    guard tasks.isCurrent(token), tasks[token].thread != nil else { return }
+    switch (result, tasks[token].wait) {
+    case (.closed, .receive): unsafe resume(token, .nil, .text("closed"))
+    case (.timeout, .receive(let key, _)):
+      let rest = unsafe table.find(key).map { unsafe unconsumed($0) }
+      let partial = unsafe rest ?? UnsafeRawBufferPointer(start: nil, count: 0)
+      unsafe resume(token, .nil, .text("timeout"), .bytes(partial))
+    case (.slept, .sleep): unsafe resume(token, .nil)
+    default: break
+    }
+  }
+
+  private func callClose(_ object: LuaReference, _ listener: UInt16, _ reason: CloseReason, _ key: HandleKey) {
+    defer { lua.release(object) }
+    let handler = listeners[Int(listener)].handlers.close
+    guard handler.exists else { return }
+    var text = reason.text
+    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
+    text.withUTF8 { bytes in
+      unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
+    }
+  }
+
+  private func callDrain(_ key: HandleKey) {
+    guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { return }
+    let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.drain
+    guard handler.exists else { return }
+    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
+    unsafe start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
+  }
+
+  /// Tasks that yielded by themselves go on, once each turn.
+  func goOnWithYielded() {
+    if yieldedTasks.isEmpty { return }
+    let tokens = yieldedTasks
+    yieldedTasks.removeAll(keepingCapacity: true)
+    for token in tokens where tasks.isCurrent(token) {
+      guard case .turn = tasks[token].wait else { continue }
+      unsafe resume(token, .nil)
+      settle()
+    }
+  }
+
+  // MARK: Ending old code
+
+  /// Ends every suspended task of generations before `number` with the error "reloaded".
+  func endTasks(olderThan number: Int) {
+    for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
+      tasks[token].isEnding = true
+      resume(token, raising: "reloaded")
+      settle()
+    }
+  }
+}

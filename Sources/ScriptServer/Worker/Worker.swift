@@ -1,0 +1,245 @@
+// A worker: one thread, one completion port, one Lua state, and the turn that joins them. All branching between the parts of
+// a turn lives here; what each part does lies in the other files of this folder, in the order of the data's way:
+// Input (bytes to messages to handlers), Output (messages to bytes to sockets), Closing, Running (coroutines), Inbox.
+
+import Codecs
+import CompletionIO
+import Logging
+import LuaRuntime
+import Synchronization
+
+/// One worker. Its thread alone touches it, but for `mailbox`, `counters` and the constants.
+@safe
+final class Worker: @unchecked Sendable {
+  /// 0-based; scripts see it 1-based.
+  let index: Int
+  let server: ServerContext
+  let port: CompletionPort
+  let mailbox: Mailbox<WorkerMessage>
+  let counters = WorkerCounters()
+  let log: Logger
+
+  // MARK: What the worker's thread owns
+
+  let lua: LuaState
+  let coroutines: CoroutinePool
+  let prelude: Prelude
+  let pool: UnsafeMutablePointer<BufferPool>
+  var table = ConnectionTable()
+  var rooms: Rooms
+  var codecs = CodecTable()
+  var tasks = TaskTable()
+  var timers = TimerTable()
+  var deadlines = Deadlines()
+  /// Handlers and limits by the server's index of listeners, as the current generation has them.
+  var listeners: [ListenerEntry] = []
+  /// The generation that is live; nil before the first one is.
+  var generation: Generation?
+  /// The generation that is being loaded, or waits for the switch.
+  var candidate: Generation?
+  /// Generations whose code may still run, by number: modules may be required late.
+  var snapshots: [Int: Snapshot] = [:]
+  /// Tasks that yielded by themselves and go on in the next turn.
+  var yieldedTasks: [TaskToken] = []
+  /// Whose coroutine runs, and its token once it has waited.
+  var running: RunningTask?
+  /// What handlers decided that must not happen while they run.
+  var due: [DueWork] = []
+  /// Connections with output to flush at the end of the turn.
+  var dirty: [HandleKey] = []
+  /// Connections that go on with buffered messages in the next turn.
+  var ready: [HandleKey] = []
+  /// The connection whose bytes are being cut.
+  var cutting = CuttingView()
+  /// Messages taken from the mailbox and not yet handled.
+  var inbox: [WorkerMessage] = []
+  let scratch = Scratch()
+  var now: UInt64 = 0
+  var isEnding = false
+  var turnsSinceReport = 0
+
+  /// Turns between two updates of the figures that cost a little to know.
+  private static let turnsBetweenReports = 64
+
+  /// Makes a worker with its own port and Lua state; `throws` what the system refused.
+  init(index: Int, server: ServerContext) throws {
+    self.index = index
+    self.server = server
+    log = server.log
+    port = try CompletionPort()
+    mailbox = Mailbox(port: port)
+    unsafe pool = .allocate(capacity: 1)
+    unsafe pool.initialize(to: BufferPool())
+    rooms = Rooms(directory: server.rooms)
+    let context = unsafe UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<UnsafeRawPointer>.size, alignment: 8)
+    guard let state = unsafe LuaState(context: context, library: Interface.library) else {
+      throw ServerFailure.noMemory
+    }
+    lua = state
+    coroutines = CoroutinePool(state)
+    prelude = try Prelude(state)
+    unsafe context.storeBytes(of: Unmanaged.passUnretained(self).toOpaque(), as: UnsafeMutableRawPointer.self)
+  }
+
+  deinit {
+    unsafe pool.deinitialize(count: 1)
+    unsafe pool.deallocate()
+  }
+
+  /// The worker that a function offered to scripts is called on.
+  @inline(__always)
+  static func of(_ context: UnsafeMutableRawPointer?) -> Worker {
+    unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self)).takeUnretainedValue()
+  }
+
+  // MARK: The turn
+
+  /// Runs turns until the worker is told to stop.
+  func run() {
+    while !isEnding { turn() }
+    finish()
+  }
+
+  /// Waits, then does everything that has become possible, then sends what came of it.
+  private func turn() {
+    let batch = unsafe port.dequeue(timeoutNanoseconds: timeout())
+    now = port.now
+    for index in batch.indices {
+      handle(unsafe batch[index])
+      if !due.isEmpty { settle() }
+    }
+    handleInbox()
+    goOnWithReady()
+    goOnWithYielded()
+    fireDeadlines()
+    flushDirty()
+    counters.turns.add(1)
+    reportSometimes()
+  }
+
+  /// How long the port may wait.
+  private func timeout() -> Int64 {
+    if !ready.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !inbox.isEmpty { return 0 }
+    guard let next = deadlines.nextDeadline else { return -1 }
+    let clock = CompletionPort.clock()
+    return next <= clock ? 0 : Int64(next - clock)
+  }
+
+  private func handle(_ completion: Completion) {
+    switch completion.kind {
+    case .read: received(completion)
+    case .write: written(completion)
+    case .hangup: hungUp(completion)
+    case .packet: mailbox.drain(into: &inbox)
+    case .accept, .connect: preconditionFailure("a worker submits neither accepts nor connects")
+    }
+  }
+
+  private func goOnWithReady() {
+    if ready.isEmpty { return }
+    let keys = ready
+    ready.removeAll(keepingCapacity: true)
+    for key in keys {
+      guard let connection = unsafe table.find(key) else { continue }
+      unsafe connection.pointee.flags.remove(.ready)
+      unsafe cut(connection)
+      settle()
+    }
+  }
+
+  private func fireDeadlines() {
+    // The clock of the turn's beginning: a deadline that passed during this turn is for the next one.
+    while let payload = deadlines.popExpired(at: now) {
+      switch DeadlinePurpose(payload: payload) {
+      case .connection(let key): connectionDue(key)
+      case .task(let token): taskDue(token)
+      case .timer(let token): timerDue(token)
+      }
+      settle()
+    }
+  }
+
+  /// Figures that are read rarely and cost a little are brought up to date every so many turns.
+  private func reportSometimes() {
+    turnsSinceReport += 1
+    if turnsSinceReport < Self.turnsBetweenReports { return }
+    turnsSinceReport = 0
+    counters.luaBytes.set(lua.memoryBytes)
+    if let generation { counters.olderTasks.set(tasks.count(olderThan: generation.number)) }
+  }
+}
+
+/// Handlers and limits of one listener as the worker's current generation has them.
+struct ListenerEntry {
+  var handlers = HandlerSet()
+  var limits = ConnectionLimits()
+  var codec: UInt16 = CodecTable.raw
+  var counters: ListenerCounters?
+  /// False once a reload has removed it; its connections live on with the returned table's handlers.
+  var isCurrent = false
+}
+
+/// What a handler decided that happens once it has returned or waits, in this order.
+enum DueWork {
+  /// on_close, of a connection whose slot may be gone already.
+  case closed(object: LuaReference, listener: UInt16, reason: CloseReason, connection: HandleKey)
+  /// A waiting task's result.
+  case wake(TaskToken, WakeResult)
+  /// on_drain
+  case drained(HandleKey)
+  /// The script yielded; it goes on.
+  case goOn(TaskToken)
+}
+
+/// What a waiting call returns without data.
+enum WakeResult {
+  case closed
+  case timeout
+  case slept
+}
+
+/// Why a connection ended, as `on_close` gets it.
+enum CloseReason {
+  case peer, timeout, overflow, tooLong, reset, error, shutdown
+  /// The script's own word; "script" where it gave none.
+  case script(String)
+
+  var text: String {
+    switch self {
+    case .peer: "peer"
+    case .timeout: "timeout"
+    case .overflow: "overflow"
+    case .tooLong: "too long"
+    case .reset: "reset"
+    case .error: "error"
+    case .shutdown: "shutdown"
+    case .script(let reason): reason
+    }
+  }
+}
+
+/// Reusable memory for bytes on their way into Lua when the place they lie in goes away first.
+@safe
+final class Scratch {
+  private var block = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+  /// Memory kept between uses: more is given back after a large message.
+  private static let keptBytesMax = 1 << 20
+
+  /// A copy, valid until the next one.
+  func copy(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    let room = unsafe reserve(bytes.count)
+    unsafe room.copyMemory(from: bytes)
+    return unsafe UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<bytes.count])
+  }
+
+  /// At least `count` bytes of memory, valid until the next use.
+  func reserve(_ count: Int) -> UnsafeMutableRawBufferPointer {
+    if unsafe count > block.count || block.count > Self.keptBytesMax {
+      unsafe block.deallocate()
+      unsafe block = .allocate(byteCount: max(count, 4096), alignment: 16)
+    }
+    return unsafe block
+  }
+
+  deinit { unsafe block.deallocate() }
+}

@@ -1,0 +1,45 @@
+// What other threads tell a worker.
+
+import CompletionIO
+
+/// A broadcast on its way to another worker.
+final class BroadcastPacket: Sendable {
+  let message: SharedBytes
+  let room: String?
+  let except: ConnectionID?
+
+  init(message: SharedBytes, room: String?, except: ConnectionID?) {
+    self.message = message
+    self.room = room
+    self.except = except
+  }
+}
+
+/// A newly accepted client.
+struct AcceptedClient: Sendable {
+  let descriptor: Int32
+  let listener: UInt16
+  /// The client's address as the admission counts it.
+  let peerHash: UInt64
+}
+
+/// One message to a worker. Each is handled between two handlers, in the order it was posted.
+enum WorkerMessage: Sendable {
+  case accepted(AcceptedClient)
+  case broadcast(BroadcastPacket)
+  /// For one connection: framed by its codec, or as it is.
+  case send(ConnectionID, SharedBytes, framed: Bool)
+  case close(ConnectionID, reason: String)
+  /// A line typed at the server's terminal.
+  case console(String)
+  case connections(ConnectionQuery)
+  /// A load of a generation beside the running one.
+  case prepare(ReloadTransaction)
+  /// The switch, or giving up: see `ReloadTransaction`.
+  case commit(ReloadTransaction)
+  case discard(ReloadTransaction)
+  /// Ends tasks of all generations before this number.
+  case endOlder(than: Int)
+  /// Every connection is closed with "shutdown", then the worker ends.
+  case stop(reason: String)
+}
