@@ -316,11 +316,9 @@ struct AddressTextTests {
     #expect(throws: AddressError.self) { try AddressText("unix:" + String(repeating: "a", count: 108)) }
   }
 
-  @Test("a server listens on numbers only, a client connects to no port 0")
-  func uses() throws {
-    for text in ["127.0.0.1:0", "[::]:1", ":1", "unix:x"] { try AddressText(text).checkForListening() }
-    #expect(throws: AddressError.self) { try AddressText("localhost:1").checkForListening() }
-    try AddressText("localhost:1").checkForConnecting()
+  @Test("a client connects to no port 0")
+  func portZero() throws {
+    for text in ["localhost:1", "unix:x", "unix:@x"] { try AddressText(text).checkForConnecting() }
     #expect(throws: AddressError.self) { try AddressText(":0").checkForConnecting() }
   }
 

@@ -55,7 +55,7 @@ struct AdminReportsTests {
     for part in [
       "moonport 0.1.0, pid 4711, up 1 d 02 h, draining", "/srv/chat.lua",
       "7 (3f2a9c0145aa), reloads when a file changes",
-      "failed 1 min 15 s ago", "chat.lua:12: unexpected symbol", "1 handlers still run it", "1,234 open",
+      "failed 1 min 15 s ago", "chat.lua:12: unexpected symbol", "1 handler still runs it", "1,234 open",
       "12,345,678 in, 98,765,432 out", "1.4 GiB in, 11.7 KiB out", "24.0 MiB",
       "7 (max_connections 2, max_connections_per_ip 5)",
       "123,456", "34 %", "12 ms",
@@ -114,7 +114,7 @@ struct AdminReportsTests {
   @Test("strings in the JSON are escaped")
   func escapes() {
     var status = ServerStatus()
-    status.scriptPath = "a\"b\\c\n\u{1}ü"
+    status.scriptPath = "a\"b\\c\n\u{1}"
     #expect(StatusReport.json(status).contains(#""script":"a\"b\\c"#))
     #expect(!StatusReport.json(status).dropLast().contains("\n"))
   }
