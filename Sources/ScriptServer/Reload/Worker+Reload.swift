@@ -103,13 +103,15 @@ extension Worker {
     for (settings, (id, counters)) in zip(new.listeners, zip(transaction.listeners, transaction.counters)) {
       while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
       listeners[Int(id)] = unsafe ListenerEntry(
-        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec, counters: Unmanaged.passUnretained(counters),
+        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec,
+        counters: Unmanaged.passUnretained(counters),
         isCurrent: true)
     }
     for (offset, id) in transaction.listeners.enumerated() where offset >= new.listeners.count {
       // The listener that the command line made for a script without one.
       while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
-      listeners[Int(id)] = unsafe ListenerEntry(handlers: main, counters: Unmanaged.passUnretained(transaction.counters[offset]), isCurrent: true)
+      listeners[Int(id)] = unsafe ListenerEntry(
+        handlers: main, counters: Unmanaged.passUnretained(transaction.counters[offset]), isCurrent: true)
     }
   }
 

@@ -92,6 +92,12 @@ final class Worker: @unchecked Sendable {
     unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self)).takeUnretainedValue()
   }
 
+  /// As `of`, without counting a reference: for what happens with every message. The worker outlives its Lua state.
+  @inline(__always)
+  static func lend<Result>(_ context: UnsafeMutableRawPointer?, _ body: (Worker) -> Result) -> Result {
+    unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self))._withUnsafeGuaranteedRef(body)
+  }
+
   // MARK: The turn
 
   /// Runs turns until the worker is told to stop.
