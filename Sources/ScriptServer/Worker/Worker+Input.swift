@@ -81,7 +81,10 @@ extension Worker {
     lua.release(view.text)
     guard let connection = unsafe table.find(key) else { return }
     unsafe connection.pointee.flags.remove(.cutting)
-    guard unsafe connection.pointee.phase == .open else { return unsafe connection.pointee.inbound.release() }
+    guard unsafe connection.pointee.phase == .open else {
+      unsafe connection.pointee.inbound.release()
+      return unsafe resumeReading(connection)
+    }
     guard unsafe keepRest(view, of: connection) else { return }
     unsafe afterCutting(connection)
   }
