@@ -35,7 +35,9 @@ extension Interface {
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
         unsafe connection.pointee.flags.remove(.scriptPaused)
-        if unsafe !connection.pointee.inbound.isEmpty { unsafe worker.markReady(connection) }
+        if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
+          unsafe worker.markReady(connection)
+        }
         unsafe worker.resumeReading(connection)
         unsafe call.returns(.boolean(true))
       }
