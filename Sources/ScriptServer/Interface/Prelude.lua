@@ -182,12 +182,20 @@ local handler_names = {
 local known_handlers = {}
 for _, name in ipairs(handler_names) do known_handlers[name] = true end
 
+-- Where a function of a script begins, "chat.lua:12"; `where` for what is none.
+local function place_of(f, where)
+  if type(f) ~= "function" then return where end
+  local info = getinfo(f, "S")
+  return info.what == "C" and where or ("%s:%d"):format(info.short_src, info.linedefined)
+end
+
 -- Hands the functions of a handler table over; returns the number of the set.
 local function enter_handlers(where, handlers)
   for name, value in pairs(handlers) do
     if type(name) == "string" and name:find("^on_") then
       if not known_handlers[name] then
-        error(("%s: unknown handler '%s'; the handlers are %s"):format(where, name, concat(handler_names, ", ")), 0)
+        error(("%s: unknown handler '%s'; the handlers are %s"):format(
+          place_of(value, where), name, concat(handler_names, ", ")), 0)
       end
       if type(value) ~= "function" then
         error(("%s: handler '%s' must be a function, not %s"):format(where, name, describe(value)), 0)
@@ -411,10 +419,10 @@ local function load_generation(number)
       place:sub(2), last_line, type(handlers) == "nil" and "nothing" or describe(handlers)), 0)
   end
   generation.handlers = handlers
-  local sets = { [handlers] = enter_handlers(place:sub(2), handlers) }
+  local sets = { [handlers] = enter_handlers(("%s:%d"):format(place:sub(2), last_line), handlers) }
   for _, options in ipairs(generation.listeners) do
     local own = options.handler or handlers
-    if not sets[own] then sets[own] = enter_handlers(place:sub(2) .. ": handler of " .. options.address, own) end
+    if not sets[own] then sets[own] = enter_handlers(options.place .. ": handler of " .. options.address, own) end
     enter_listener(options, sets[own])
   end
 end

@@ -112,10 +112,10 @@ extension ControlThread {
       }
     case .broadcast(let text, let room): broadcast(key, text, room)
     case .drain(let seconds):
+      leaving.clients.append(key)
       drain(seconds: seconds ?? configuration.drainSeconds)
-      answer(key, AdminReply(status: 0, text: "draining"))
     case .stop:
-      answer(key, AdminReply(status: 0, text: "stopping"))
+      leaving.clients.append(key)
       stop(reason: "stop")
     }
   }

@@ -37,6 +37,7 @@ extension ControlThread {
 
   /// Opens the plan's addresses that are not open yet; throws, with everything undone, the first that cannot be had.
   func bind(_ plan: [ListenerSettings]) throws(ServerFailure) -> BoundPlan {
+    if leaving.isLeaving { throw .script("the server is ending") }
     var bound = BoundPlan()
     do throws(ServerFailure) {
       for settings in plan {

@@ -11,7 +11,14 @@ extension Worker {
     while !inbox.isEmpty, !isEnding {
       let messages = inbox
       inbox.removeAll(keepingCapacity: true)
-      for message in messages {
+      for (offset, message) in messages.enumerated() {
+        if case .commit = message {
+          // What came behind the switch in this batch may have been sent by old code: it is for the switch to deliver.
+          inbox.insert(contentsOf: messages[(offset + 1)...], at: 0)
+          handle(message)
+          settle()
+          break
+        }
         handle(message)
         settle()
       }
