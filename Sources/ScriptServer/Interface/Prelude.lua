@@ -207,7 +207,7 @@ end
 -- Finds a module outside the script's folder, by the usual paths: Lua text gets the generation's environment, a C library is
 -- loaded as the standard `require` does it.
 local function find_elsewhere(generation, name)
-  local path, tried = package.searchpath(name, package.path)
+  local path, tried = package.searchpath(name, generation.environment.package.path)
   if path then
     local text, problem = read_file(path)
     if not text then error(problem, 0) end
