@@ -41,18 +41,22 @@ static int start_done(lua_State *L, int status, lua_KContext context) {
 
 // The body of every handler's thread: it pushes what can raise, which Swift must not, inside the thread's own protection.
 static int start_body(lua_State *L) {
-  const mp_start *start = lua_touserdata(L, 1);
-  lua_settop(L, 0);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
-  for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
-  lua_callk(L, start->count, LUA_MULTRET, 0, start_done);
+  mp_start *start = lua_touserdata(L, 1);
+  void *context = mp_state_of(L)->context;
+  // After a wait the run goes on in start_done: `start`, which lives on the stack of whoever started, is gone by then.
+  do {
+    lua_settop(L, 0);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
+    for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
+    lua_callk(L, start->count, LUA_MULTRET, 0, start_done);
+  } while (start->next != NULL && start->next(context, start));
   return lua_gettop(L);
 }
 
-int32_t mp_thread_start(mp_state *state, lua_State *thread, const mp_start *start) {
+int32_t mp_thread_start(mp_state *state, lua_State *thread, mp_start *start) {
   int results = 0;
   lua_pushcfunction(thread, start_body);
-  lua_pushlightuserdata(thread, (void *)start);
+  lua_pushlightuserdata(thread, start);
   return lua_resume(thread, state->main, 1, &results);
 }
 

@@ -165,11 +165,13 @@ final class Worker: @unchecked Sendable {
 }
 
 /// Handlers and limits of one listener as the worker's current generation has them.
+@safe
 struct ListenerEntry {
   var handlers = HandlerSet()
   var limits = ConnectionLimits()
   var codec: UInt16 = CodecTable.raw
-  var counters: ListenerCounters?
+  /// Kept alive by the control thread as long as the server runs.
+  var counters: Unmanaged<ListenerCounters>?
   /// False once a reload has removed it; its connections live on with the returned table's handlers.
   var isCurrent = false
 }
