@@ -178,6 +178,8 @@ extension ControlThread {
     status.memoryBytes = Int64(worker.counters.luaBytes.current)
     status.handlersOnOlderGenerations = worker.counters.olderTasks.current
     status.turns = Int64(worker.counters.turns.current)
+    status.busySeconds = Double(worker.counters.busyNanoseconds.current) / 1e9
+    status.longestTurnSeconds = Double(worker.counters.longestTurnNanoseconds.current) / 1e9
     return status
   }
 
