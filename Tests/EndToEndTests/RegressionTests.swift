@@ -1,0 +1,43 @@
+// One test for each failure that was found in the running server: what a client or a script did, and what must not follow.
+//
+// Must never know: anything but the program's command line, its streams and its sockets.
+
+import Glibc
+import TestSupport
+import Testing
+
+@Suite struct RegressionTests {
+  @Test func `Messages without a byte in a queue that drops its oldest do not keep the worker busy for ever`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", output_limit = { policy = "drop_oldest" } }
+        local h = { version = "1" }
+        function h.on_message(conn, bytes)
+          for _ = 1, 40 do conn:send("") end
+          conn:send("done")
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go")
+    #expect(try client.receive(exactly: 4) == Array("done".utf8))
+  }
+
+  @Test func `A message beyond the hard limit makes none of the waiting ones go`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", output_limit = { policy = "drop_oldest", hard = 1000, soft = 1000 } }
+        local h = { version = "1" }
+        function h.on_message(conn, bytes)
+          conn:send("first")
+          conn:send(("x"):rep(1001))
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go")
+    #expect(try client.receive(exactly: 5) == Array("first".utf8))
+  }
+}
