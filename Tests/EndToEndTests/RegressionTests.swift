@@ -40,4 +40,56 @@ import Testing
     try client.send("go")
     #expect(try client.receive(exactly: 5) == Array("first".utf8))
   }
+
+  @Test func `A receive that timed out leaves what has come to on_message, although nothing more comes`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_open(conn)
+          moonport.after(0, function() print(conn:receive(100, 0.2)) end)
+        end
+        function h.on_message(conn, text) conn:send("got " .. text) end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("line\n")
+    #expect(try client.receiveLine() == "got line")
+  }
+
+  @Test func `A codec set from outside a handler cuts what has already come, although nothing more comes`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = { type = "fixed", length = 100 } }
+        local h = { version = "1" }
+        function h.on_open(conn)
+          moonport.after(0.2, function() conn:set_codec("line") end)
+        end
+        function h.on_message(conn, text) conn:send("got " .. text) end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("line\n")
+    #expect(try client.receiveLine() == "got line")
+  }
+
+  @Test func `A codec that closes the connection it decodes for gives receive the end, not a wait for ever`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = { decode = function(bytes, position) closing:close() end, encode = function(text) return text end } }
+        local h = { version = "1" }
+        function h.on_open(conn)
+          closing = conn
+          print("received", conn:receive())
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("line\n")
+    try server.waitForOutput(containing: "received\tnil\tclosed")
+    #expect(try client.receiveTextUntilEnd() == "")
+  }
 }

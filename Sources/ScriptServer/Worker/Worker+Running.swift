@@ -63,6 +63,10 @@ extension Worker {
       unsafe connection.pointee.receiver == token
     {
       unsafe connection.pointee.receiver = .none
+      // What it did not take is the next message's; nothing else may come to have it looked at.
+      if unsafe !connection.pointee.flags.contains(.cutting) && !connection.pointee.inbound.isEmpty {
+        unsafe markReady(connection)
+      }
     }
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
