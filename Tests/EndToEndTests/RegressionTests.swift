@@ -92,4 +92,52 @@ import Testing
     try server.waitForOutput(containing: "received\tnil\tclosed")
     #expect(try client.receiveTextUntilEnd() == "")
   }
+
+  @Test func `A handler of replaced code that catches every error is ended all the same`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          if text == "loop" then
+            while true do pcall(moonport.sleep, 0.01) end
+          end
+          conn:send("generation " .. moonport.generation)
+        end
+        return h
+        """) { $0.workers = 1 }
+    let looping = try server.connect()
+    try looping.send("loop\n")
+    try looping.send("never answered\n")
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try looping.receiveTextUntilEnd() == "")
+    let client = try server.connect()
+    try client.send("hello\n")
+    #expect(try client.receiveLine() == "generation 3")
+  }
+
+  @Test func `A timer that a handler sets after its code was replaced ends with that handler`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          conn:send("sleeping")
+          moonport.sleep(0.3)
+          moonport.every(0.01, function() conn:send("beat") end)
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go\n")
+    #expect(try client.receiveLine() == "sleeping")
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try client.receiveLine() == "beat")
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try server.control("reload").status == .exited(0))
+    try eventually("the beats end") { try client.tryReceive(for: 0.3) == nil }
+  }
 }

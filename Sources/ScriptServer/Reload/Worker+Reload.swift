@@ -47,7 +47,7 @@ extension Worker {
 
   /// Gives back everything that Lua keeps for a generation.
   private func retire(_ generation: Generation) {
-    for token in timers.tokens(ofGeneration: generation.number) { cancelTimer(token) }
+    for token in timers.tokens(where: { $0.codeGeneration == generation.number }) { cancelTimer(token) }
     for reference in generation.references { lua.release(reference) }
     for codec in generation.codecs { codecs.release(codec, lua: lua) }
     unsafe lua.call(prelude.forget, LuaArguments(.integer(Int64(generation.number)))) { _ in }

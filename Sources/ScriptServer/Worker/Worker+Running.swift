@@ -93,7 +93,8 @@ extension Worker {
     return task.token
   }
 
-  /// Whether the running task was told to end.
+  /// Whether the running task was told to end. What it waits for then does not matter: it is ended in that wait, so that
+  /// no `pcall` around it keeps the worker for good.
   var runningIsEnding: Bool {
     guard let task = running, task.token != .none else { return false }
     return tasks[task.token].isEnding
@@ -121,6 +122,7 @@ extension Worker {
       finished(task, refused: refused)
     case .waits:
       precondition(task.token != .none, "a task waits for nothing")
+      if tasks[task.token].isEnding { return ended(task, thread, "reloaded") }
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
     case .failed:
@@ -137,11 +139,18 @@ extension Worker {
     let token = tokenToWait(.turn, until: nil)
     running = nil
     guard let token else {
-      coroutines.end(thread)
-      return failed(task, "too many suspended tasks")
+      let isEnding = task.token != .none && tasks[task.token].isEnding
+      return ended(task, thread, isEnding ? "reloaded" : "too many suspended tasks on this worker")
     }
     tasks[token].thread = thread
     due.append(.goOn(token))
+  }
+
+  /// Ends a task that wanted to wait and may not, with an error that its script cannot catch.
+  private func ended(_ task: RunningTask, _ thread: LuaThread, _ message: String) {
+    counters.errors.add(1)
+    coroutines.end(thread)
+    failed(task, message)
   }
 
   /// The task is over: its connection may go on.
@@ -266,12 +275,14 @@ extension Worker {
 
   // MARK: Ending old code
 
-  /// Ends every suspended task of generations before `number` with the error "reloaded".
+  /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers that such tasks
+  /// have set since their generation was replaced.
   func endTasks(olderThan number: Int) {
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
       tasks[token].isEnding = true
       resume(token, raising: "reloaded")
       settle()
     }
+    for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
 }
