@@ -24,12 +24,12 @@ extension Worker {
     _ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner, next: NextBody? = nil
   ) {
     precondition(running == nil, "a handler was started inside another")
+    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     guard let thread = coroutines.take() else {
       log.error("out of memory: a handler was not run")
       counters.errors.add(1)
       return finished(RunningTask(owner: owner), refused: false)
     }
-    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     running = RunningTask(owner: owner)
     let run = unsafe coroutines.start(thread, function, arguments, next: next)
     after(run, thread)
