@@ -35,7 +35,9 @@ extension Interface {
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
         unsafe connection.pointee.flags.remove(.scriptPaused)
-        if unsafe !connection.pointee.inbound.isEmpty { unsafe worker.markReady(connection) }
+        if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
+          unsafe worker.markReady(connection)
+        }
         unsafe worker.resumeReading(connection)
         unsafe call.returns(.boolean(true))
       }
@@ -51,7 +53,6 @@ extension Interface {
       let connection = unsafe Worker.of(context).table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key)
       unsafe call.returns(.boolean(!(connection?.pointee.isUsable ?? false)))
     },
-    unsafe HostFunction("check_connection", "c") { _, _ in },
     unsafe HostFunction("is_connection", "a") { _, call in
       let call = unsafe HostCall(call!)
       unsafe call.returns(.boolean(call[0].asConnection != nil))
@@ -162,9 +163,12 @@ extension Worker {
   }
 
   fileprivate func useCodec(_ call: HostCall) {
-    guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    // The codec was entered for this call: its one use is the connection's.
     let index = unsafe UInt16(truncatingIfNeeded: call[1].asInteger ?? 0)
-    codecs.retain(index)
+    guard let connection = unsafe usable(call) else {
+      codecs.release(index, lua: lua)
+      return call.fails("closed")
+    }
     unsafe codecs.release(connection.pointee.codec, lua: lua)
     unsafe connection.pointee.codec = index
     unsafe connection.pointee.flags.insert(.ownCodec)

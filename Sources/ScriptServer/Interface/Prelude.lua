@@ -71,8 +71,9 @@ local codec_options = {
 
 local scripted_options = { decode = "function", encode = "function", max_length = "integer" }
 
--- The number of a codec on this worker, entered if it is new.
-local function codec_number(where, spec, level)
+-- The number of a codec on this worker, entered if it is new. One with functions belongs to the generation that loads, as
+-- kind "scripted", or to the connection that is to use it, as kind "own".
+local function codec_number(where, spec, kind, level)
   if type(spec) == "string" then spec = { type = spec } end
   local name = spec.type
   if name == nil and (spec.decode or spec.encode) then
@@ -89,17 +90,24 @@ local function codec_number(where, spec, level)
     check_options(('%s: codec "%s"'):format(where, name), options, codec_options[name], level + 1)
   end
   local number, reason = native.codec(
-    name or "scripted", spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
+    name or kind, spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
     spec.adjustment, spec.strip, spec.decode, spec.encode)
   if not number then error(where .. ": " .. reason, level + 1) end
   return number
 end
 
+local function check_connection(conn, method)
+  if not native.is_connection(conn) then
+    error(("bad argument #1 to '%s' (connection expected, got %s)"):format(method, conn == nil and "no value" or type(conn)), 3)
+  end
+end
+
 function connection.set_codec(conn, spec)
+  check_connection(conn, "set_codec")
   if kinds.codec(spec) then
     error("bad argument #1 to 'set_codec' (a codec's name or table expected, got " .. type(spec) .. ")", 2)
   end
-  return native.use_codec(conn, codec_number("conn:set_codec", spec, 2))
+  return native.use_codec(conn, codec_number("conn:set_codec", spec, "own", 2))
 end
 
 -- Connections ---------------------------------------------------------------------------------------------------------
@@ -111,7 +119,7 @@ local function next_message(conn)
 end
 
 function connection.messages(conn)
-  native.check_connection(conn)
+  check_connection(conn, "messages")
   return next_message, conn
 end
 
@@ -151,7 +159,7 @@ local function listen(generation, options)
   for name, value in pairs(options) do copy[name] = value end
   local caller = getinfo(3, "Sl")
   copy.place = ("%s:%d"):format(caller.short_src, caller.currentline)
-  copy.codec_number = codec_number("moonport.listen", options.codec or "raw", 3)
+  copy.codec_number = codec_number("moonport.listen", options.codec or "raw", "scripted", 3)
   local listeners = generation.listeners
   listeners[#listeners + 1] = copy
 end

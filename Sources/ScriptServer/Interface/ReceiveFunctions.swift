@@ -19,6 +19,10 @@ extension Worker {
     if unsafe connection.pointee.receiver != .none {
       return unsafe call.raises(.text("another coroutine already receives from this connection"))
     }
+    if unsafe connection.pointee.flags.contains(.endOfStream) {
+      // If this takes the last of what the client sent, its end is next, whatever the handler does then.
+      unsafe markReady(connection)
+    }
     let key = unsafe connection.pointee.key
     switch unsafe take(connection, request) {
     case .bytes(let bytes): unsafe call.returns(.bytes(bytes))

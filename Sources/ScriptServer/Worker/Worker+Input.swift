@@ -83,7 +83,10 @@ extension Worker {
     lua.release(view.text)
     guard let connection = unsafe table.find(key) else { return }
     unsafe connection.pointee.flags.remove(.cutting)
-    guard unsafe connection.pointee.phase == .open else { return unsafe connection.pointee.inbound.release() }
+    guard unsafe connection.pointee.phase == .open else {
+      unsafe connection.pointee.inbound.release()
+      return unsafe resumeReading(connection)
+    }
     guard unsafe keepRest(view, of: connection) else { return }
     unsafe afterCutting(connection)
   }
@@ -92,7 +95,7 @@ extension Worker {
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
     if unsafe connection.pointee.receiver != .none { return unsafe feedReceiver(connection) }
-    if unsafe connection.pointee.flags.contains(.busy) { return false }
+    if unsafe !connection.pointee.flags.isDisjoint(with: .holdsMessages) { return false }
     if left == 0 {
       unsafe markReady(connection)
       return false
@@ -324,7 +327,9 @@ extension Worker {
   private func afterCutting(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.inbound.isEmpty {
       unsafe connection.pointee.messageBegunAt = 0
-    } else if unsafe connection.pointee.messageBegunAt == 0, unsafe !connection.pointee.flags.contains(.busy) {
+    } else if unsafe connection.pointee.messageBegunAt == 0,
+      unsafe connection.pointee.flags.isDisjoint(with: .holdsMessages)
+    {
       unsafe connection.pointee.messageBegunAt = now
       unsafe scheduleOpenDeadline(connection)
     }
@@ -337,7 +342,8 @@ extension Worker {
   /// Whether what the ended stream left can make no further message.
   private func isExhausted(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if unsafe connection.pointee.flags.contains(.ready) { return false }
-    if unsafe connection.pointee.inbound.isEmpty || !connection.pointee.flags.contains(.busy) { return true }
+    if unsafe connection.pointee.inbound.isEmpty { return true }
+    if unsafe connection.pointee.flags.isDisjoint(with: .holdsMessages) { return true }
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else { return false }
     var decoder = unsafe connection.pointee.decoder
     return unsafe decoder.next(codec, in: connection.pointee.inbound.bytes) == .incomplete

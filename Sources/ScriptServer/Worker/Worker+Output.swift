@@ -78,13 +78,16 @@ extension Worker {
   func queued(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) {
     unsafe connection.pointee.messagesOut &+= 1
     counters.messagesOut.add(1)
-    let waiting = unsafe connection.pointee.output.count
     unsafe markDirty(connection)
-    if waiting > Self.earlyFlushBytes, unsafe !connection.pointee.flags.contains(.writing) {
-      return unsafe flush(connection)
+    if unsafe connection.pointee.output.count > Self.earlyFlushBytes,
+      unsafe !connection.pointee.flags.contains(.writing)
+    {
+      let key = unsafe connection.pointee.key
+      unsafe flush(connection)
+      guard unsafe table.find(key) != nil else { return }
     }
     let limit = unsafe limit(of: connection)
-    if waiting > limit.softBytes, unsafe !connection.pointee.flags.contains(.overSoft) {
+    if unsafe connection.pointee.output.count > limit.softBytes, unsafe !connection.pointee.flags.contains(.overSoft) {
       unsafe connection.pointee.flags.insert(.overSoft)
       unsafe connection.pointee.softSince = now
       if limit.policy == .pause { unsafe connection.pointee.flags.insert(.outputPaused) }
