@@ -29,7 +29,11 @@ static void budget_hook(lua_State *L, lua_Debug *event) {
   if (thread_cpu_ns() < state->budget_deadline) return;
   state->budget_spent = true;
   mp_budget_inherit(state, L);
-  luaL_error(L, "budget exceeded");
+  // Level 0 is the script's own function: a hook has no level of its own.
+  luaL_where(L, 0);
+  lua_pushliteral(L, "budget exceeded");
+  lua_concat(L, 2);
+  lua_error(L);
 }
 
 void mp_budget_inherit(mp_state *state, lua_State *L) {

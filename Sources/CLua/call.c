@@ -75,6 +75,7 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
       for (int i = index; i <= call->argument_count; i++) {
         if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
       }
+      read_any(L, index, value);
       break;
     }
     bool optional = s[1] == '?';
@@ -114,7 +115,6 @@ static int reference_body(lua_State *L) {
 // Makes the references of function arguments: all of them, or none and an error. To be called once nothing else can raise any
 // more before Swift gets them.
 RAISES static void make_references(lua_State *L, const mp_function *function, mp_call *call) {
-  if (strchr(function->signature, 'f') == NULL) return;
   referencing r = {.function = function, .call = call, .made = 0};
   luaL_checkstack(L, call->argument_count + 2, "too many arguments");
   lua_pushcfunction(L, reference_body);
@@ -206,7 +206,7 @@ static int trampoline(lua_State *L) {
     return luaL_error(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
                          "(such as a table.sort comparison)", function->name);
   }
-  make_references(L, function, &call);
+  if (function->takes_functions) make_references(L, function, &call);
   function->body(mp_state_of(L)->context, &call);
   if (call.outcome == MP_ENCODE) encode(L, function, &call);
   return finish(L, &call);

@@ -46,8 +46,9 @@ struct SendQueue {
   /// Bytes that wait.
   private(set) var count = 0
 
-  /// The first chunk of a queue: a few lines; most answers fit and cost the smallest reuse.
-  private static let chunkBytesMin = 1024
+  /// The first chunk of a queue: what a client with a few requests in flight is answered in one turn, so that it leaves in one
+  /// piece.
+  private static let chunkBytesMin = 4096
   /// Chunks of a queue that has grown: the largest class that the pool keeps.
   private static let chunkBytesMax = 65536
   /// Chunks gathered for one call: more than fit the usual socket buffer at the largest size.
@@ -56,7 +57,9 @@ struct SendQueue {
   var isEmpty: Bool { count == 0 }
 
   /// The tail's free bytes for a message of `bytes`, or a new chunk's. `whole` starts a chunk of its own for the message.
+  /// At least one byte: `advance` frees a chunk with its last byte, and a port waits with the first piece that has any.
   mutating func reserve(_ bytes: Int, whole: Bool, pool: UnsafeMutablePointer<BufferPool>) -> UnsafeMutableRawPointer {
+    precondition(bytes > 0, "an empty chunk")
     if !whole, let tail = unsafe tail, unsafe tail.pointee.shared == nil, unsafe !tail.pointee.isOneMessage,
       unsafe tail.pointee.blockBytes - Chunk.headerBytes - tail.pointee.end >= bytes
     {

@@ -47,7 +47,7 @@ extension Worker {
 
   /// Gives back everything that Lua keeps for a generation.
   private func retire(_ generation: Generation) {
-    for token in timers.tokens(ofGeneration: generation.number) { cancelTimer(token) }
+    for token in timers.tokens(where: { $0.codeGeneration == generation.number }) { cancelTimer(token) }
     for reference in generation.references { lua.release(reference) }
     for codec in generation.codecs { codecs.release(codec, lua: lua) }
     unsafe lua.call(prelude.forget, LuaArguments(.integer(Int64(generation.number)))) { _ in }
@@ -92,6 +92,7 @@ extension Worker {
       endTasks(olderThan: old.number)
       retire(old)
     }
+    counters.olderTasks.set(tasks.count(olderThan: new.number))
     callStart(new)
   }
 
@@ -99,17 +100,22 @@ extension Worker {
   private func enterListeners(_ new: Generation, _ transaction: ReloadTransaction) {
     let main = new.sets[0]
     if listeners.isEmpty { listeners.append(ListenerEntry()) }
-    for index in listeners.indices { listeners[index].handlers = main }
+    for index in listeners.indices {
+      listeners[index].handlers = main
+      listeners[index].isCurrent = false
+    }
     for (settings, (id, counters)) in zip(new.listeners, zip(transaction.listeners, transaction.counters)) {
-      while listeners.count <= Int(id) { listeners.append(ListenerEntry(handlers: main)) }
-      listeners[Int(id)] = ListenerEntry(
-        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec, counters: Unmanaged.passUnretained(counters),
+      while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
+      listeners[Int(id)] = unsafe ListenerEntry(
+        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec,
+        counters: Unmanaged.passUnretained(counters),
         isCurrent: true)
     }
     for (offset, id) in transaction.listeners.enumerated() where offset >= new.listeners.count {
       // The listener that the command line made for a script without one.
-      while listeners.count <= Int(id) { listeners.append(ListenerEntry(handlers: main)) }
-      listeners[Int(id)] = ListenerEntry(handlers: main, counters: Unmanaged.passUnretained(transaction.counters[offset]), isCurrent: true)
+      while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
+      listeners[Int(id)] = unsafe ListenerEntry(
+        handlers: main, counters: Unmanaged.passUnretained(transaction.counters[offset]), isCurrent: true)
     }
   }
 
@@ -117,8 +123,11 @@ extension Worker {
   private func keepConnections(_ new: Generation, _ transaction: ReloadTransaction) {
     for key in table.keys() {
       guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
-      let codec = unsafe listeners[Int(connection.pointee.listener)].codec
-      if unsafe !connection.pointee.flags.contains(.ownCodec), case .scripted = unsafe codecs[connection.pointee.codec],
+      let entry = unsafe listeners[Int(connection.pointee.listener)]
+      let codec = entry.codec
+      // A removed listener's codec went with its generation; its connections hold on to theirs.
+      if entry.isCurrent, unsafe !connection.pointee.flags.contains(.ownCodec),
+        case .scripted = unsafe codecs[connection.pointee.codec],
         case .scripted = codecs[codec]
       {
         codecs.retain(codec)

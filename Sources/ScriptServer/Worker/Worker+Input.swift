@@ -16,6 +16,8 @@ struct CuttingView {
   /// The same bytes from `textOffset` on as a Lua string, for a codec written in Lua.
   var text = LuaReference.none
   var textOffset = 0
+  /// Messages that may still be handed over in this turn.
+  var left = 0
 }
 
 extension Worker {
@@ -81,7 +83,10 @@ extension Worker {
     lua.release(view.text)
     guard let connection = unsafe table.find(key) else { return }
     unsafe connection.pointee.flags.remove(.cutting)
-    guard unsafe connection.pointee.phase == .open else { return unsafe connection.pointee.inbound.release() }
+    guard unsafe connection.pointee.phase == .open else {
+      unsafe connection.pointee.inbound.release()
+      return unsafe resumeReading(connection)
+    }
     guard unsafe keepRest(view, of: connection) else { return }
     unsafe afterCutting(connection)
   }
@@ -90,14 +95,14 @@ extension Worker {
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
     if unsafe connection.pointee.receiver != .none { return unsafe feedReceiver(connection) }
-    if unsafe connection.pointee.flags.contains(.busy) { return false }
+    if unsafe !connection.pointee.flags.isDisjoint(with: .holdsMessages) { return false }
     if left == 0 {
       unsafe markReady(connection)
       return false
     }
     left -= 1
     switch unsafe take(connection, .message) {
-    case .bytes(let bytes): unsafe startMessage(connection, .bytes(bytes))
+    case .bytes(let bytes): unsafe startMessages(connection, bytes, &left)
     case .value(let reference):
       unsafe startMessage(connection, .reference(reference))
       lua.release(reference)
@@ -110,12 +115,45 @@ extension Worker {
     return true
   }
 
-  private func startMessage(_ connection: UnsafeMutablePointer<Connection>, _ message: LuaValue) {
+  private func startMessage(
+    _ connection: UnsafeMutablePointer<Connection>, _ message: LuaValue, next: NextBody? = nil
+  ) {
     let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.message
     guard handler.exists else { return }
     unsafe connection.pointee.flags.insert(.busy)
     let owner = unsafe TaskOwner(kind: .message, connection: connection.pointee.key, codeGeneration: generationNumber)
-    unsafe start(handler, LuaArguments(.reference(connection.pointee.object), message), owner)
+    unsafe start(handler, LuaArguments(.reference(connection.pointee.object), message), owner, next: next)
+  }
+
+  /// Hands a message over, and those behind it on the same coroutine as long as its handler returns without waiting.
+  private func startMessages(
+    _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer, _ left: inout Int
+  ) {
+    cutting.left = left
+    unsafe startMessage(connection, .bytes(bytes)) { context, start in
+      guard let bytes = unsafe Worker.lend(context, { unsafe $0.nextMessage() }) else { return false }
+      unsafe start!.replaceArgument(1, .bytes(bytes))
+      return true
+    }
+    left = cutting.left
+  }
+
+  /// The next message of the connection whose handler has just returned, if it may be handed over at once: nothing else that
+  /// the handler decided comes first.
+  private func nextMessage() -> UnsafeRawBufferPointer? {
+    let rest = unsafe cutting.bytes.count - cutting.offset
+    guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
+      let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
+      unsafe connection.pointee.receiver == .none, case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
+    else { return nil }
+    let bytes = unsafe UnsafeRawBufferPointer(start: cutting.bytes.baseAddress! + cutting.offset, count: rest)
+    guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
+      return nil
+    }
+    cutting.left -= 1
+    cutting.offset += consumed
+    unsafe countMessage(connection)
+    return unsafe UnsafeRawBufferPointer(start: bytes.baseAddress! + payload.lowerBound, count: payload.count)
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.
@@ -294,7 +332,9 @@ extension Worker {
   private func afterCutting(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.inbound.isEmpty {
       unsafe connection.pointee.messageBegunAt = 0
-    } else if unsafe connection.pointee.messageBegunAt == 0, unsafe !connection.pointee.flags.contains(.busy) {
+    } else if unsafe connection.pointee.messageBegunAt == 0,
+      unsafe connection.pointee.flags.isDisjoint(with: .holdsMessages)
+    {
       unsafe connection.pointee.messageBegunAt = now
       unsafe scheduleOpenDeadline(connection)
     }
@@ -307,7 +347,8 @@ extension Worker {
   /// Whether what the ended stream left can make no further message.
   private func isExhausted(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if unsafe connection.pointee.flags.contains(.ready) { return false }
-    if unsafe connection.pointee.inbound.isEmpty || !connection.pointee.flags.contains(.busy) { return true }
+    if unsafe connection.pointee.inbound.isEmpty { return true }
+    if unsafe connection.pointee.flags.isDisjoint(with: .holdsMessages) { return true }
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else { return false }
     var decoder = unsafe connection.pointee.decoder
     return unsafe decoder.next(codec, in: connection.pointee.inbound.bytes) == .incomplete
