@@ -42,7 +42,7 @@ extension Worker {
 
   fileprivate func sendById(_ call: HostCall, framed: Bool) {
     guard let id = target(call), let bytes = unsafe call[1].asBytes else { return }
-    if id.workerIndex == index || id.workerIndex >= server.workers.count {
+    if id.workerIndex == index || !server.workers.indices.contains(id.workerIndex) {
       guard id.workerIndex == index, let connection = unsafe table.find(id.key) else { return call.fails("closed") }
       return unsafe report(framed ? send(connection, bytes) : write(connection, bytes), call)
     }
@@ -58,7 +58,7 @@ extension Worker {
   fileprivate func closeById(_ call: HostCall) {
     guard let id = target(call) else { return }
     let reason = unsafe call[1].isNil ? "script" : call[1].text
-    if id.workerIndex == index || id.workerIndex >= server.workers.count {
+    if id.workerIndex == index || !server.workers.indices.contains(id.workerIndex) {
       guard id.workerIndex == index, let connection = unsafe table.find(id.key), unsafe connection.pointee.isUsable
       else {
         return call.fails("closed")

@@ -76,6 +76,11 @@ extension Worker {
       log.error("an accepted client could not be taken over")
       return neverOpened(client)
     }
+    guard key.slot < ConnectionID.slotsMax else {
+      log.error("more connections than one worker can have: a client was refused")
+      port.close(key)
+      return neverOpened(client)
+    }
     let connection = unsafe table.insert(key)
     let entry = listeners[Int(client.listener)]
     unsafe connection.pointee.listener = client.listener
