@@ -283,9 +283,12 @@ local function timer(where, repeats, seconds, f, ...)
     local arguments = pack(...)
     run = function() return f(unpack(arguments, 1, arguments.n)) end
   end
+  -- Made first: once the timer runs, nothing may fail any more.
+  local object = setmetatable({ number = 0 }, timer_methods)
   local number, problem = native.timer(seconds, repeats, run)
   if not number then return nil, problem end
-  return setmetatable({ number = number }, timer_methods)
+  object.number = number
+  return object
 end
 
 local broadcast_options = { room = true, except = true }

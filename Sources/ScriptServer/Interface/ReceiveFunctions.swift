@@ -26,7 +26,7 @@ extension Worker {
     let key = unsafe connection.pointee.key
     switch unsafe take(connection, request) {
     case .bytes(let bytes): unsafe call.returns(.bytes(bytes))
-    case .value(let reference): unsafe call.returns(.reference(reference))
+    case .value(let reference): unsafe call.returns(.given(reference))
     case .ended(let rest): unsafe call.returns(.nil, .text("closed"), .bytes(rest))
     case .failed(let reason):
       unsafe close(connection, reason)
