@@ -71,6 +71,19 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
   }
 }
 
+// Makes references of the functions among the arguments, last, so that an argument error leaves none behind.
+RAISES static void reference_functions(lua_State *L, const mp_function *function, mp_call *call) {
+  const char *s = function->signature;
+  for (int index = 1; *s != '\0'; s++, index++) {
+    if (*s == 'f' && lua_isfunction(L, index)) {
+      lua_pushvalue(L, index);
+      call->arguments[index - 1].kind = MP_REFERENCE;
+      call->arguments[index - 1].index = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    if (s[1] == '?' || s[1] == '*') s++;
+  }
+}
+
 RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_call *call) {
   const char *s = function->signature;
   int index = 1;
@@ -83,6 +96,7 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
       for (int i = index; i <= call->argument_count; i++) {
         if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
       }
+      read_any(L, index, value);
       break;
     }
     bool optional = s[1] == '?';
@@ -92,16 +106,7 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
       read_argument(L, *s, index, value);
     if (optional) s++;
   }
-  // References are made last, so that an argument error leaves none behind.
-  s = function->signature;
-  for (index = 1; *s != '\0'; s++, index++) {
-    if (*s == 'f' && lua_isfunction(L, index)) {
-      lua_pushvalue(L, index);
-      call->arguments[index - 1].kind = MP_REFERENCE;
-      call->arguments[index - 1].index = luaL_ref(L, LUA_REGISTRYINDEX);
-    }
-    if (s[1] == '?' || s[1] == '*') s++;
-  }
+  if (function->takes_functions) reference_functions(L, function, call);
 }
 
 const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count) {

@@ -58,10 +58,14 @@ package enum LuaRun {
   /// Ends a thread that failed or waits; its pending to-be-closed variables are closed.
   package func end(_ thread: LuaThread) { unsafe mp_thread_end(state, thread.thread, thread.reference) }
 
-  /// Starts `function` on an idle thread.
-  package func start(_ thread: LuaThread, _ function: LuaReference, _ arguments: LuaArguments) -> LuaRun {
+  /// Starts `function` on an idle thread. Where `next` is given, it is asked for the arguments of another call each time the
+  /// function has returned without having waited; it says false when there is none.
+  package func start(
+    _ thread: LuaThread, _ function: LuaReference, _ arguments: LuaArguments, next: NextBody? = nil
+  ) -> LuaRun {
     var start = arguments.start
     start.function = function.index
+    unsafe start.next = unsafe next
     return unsafe classify(mp_thread_start(state, thread.thread, &start), thread)
   }
 

@@ -28,7 +28,7 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
     unsafe description = unsafe mp_function(
       name: UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self),
       signature: UnsafeRawPointer(signature.utf8Start).assumingMemoryBound(to: CChar.self),
-      waits: waits, body: body)
+      takes_functions: signature.description.utf8.contains(UInt8(ascii: "f")), waits: waits, body: body)
   }
 }
 
@@ -57,6 +57,12 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
       return unsafe Int(call.pointee.variadic_first) + index
     }
     return nil
+  }
+
+  /// The only variadic argument, when there is one and it is a string: the usual case, in one look.
+  package var singleVariadic: UnsafeRawBufferPointer? {
+    let first = unsafe call.pointee.variadic_first
+    return unsafe call.pointee.argument_count == first ? self[Int(first) - 1].asBytes : nil
   }
 
   /// What `encodes` has made; nil before.

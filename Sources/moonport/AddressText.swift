@@ -1,18 +1,19 @@
-// The text of an address, taken apart: `host:port`, `[v6]:port`, `:port`, `unix:path`. Pure; must never look a name up
+// The text of an address, taken apart: `host:port`, `[v6]:port`, `:port`, `unix:path`. For connecting; the
+// server has a parser of its own. Pure; must never look a name up
 // or open a socket.
 
 import Glibc
 
 /// Why a text is no address, as a sentence for the operator.
-struct AddressError: Error, Equatable {
-  let message: String
+package struct AddressError: Error, Equatable {
+  package let message: String
 }
 
 /// An address as typed, its form checked.
-enum AddressText: Equatable {
+package enum AddressText: Equatable {
   /// A host (a name or a number; empty in `:port`) and a port.
   case internet(host: String, port: UInt16)
-  /// A Unix-domain socket.
+  /// A Unix-domain socket; a path that begins with `@` is an abstract name (unix(7)).
   case unix(path: String)
 
   /// Longest path of a Unix-domain socket in bytes: `sun_path` less its closing zero (unix(7)).
@@ -21,7 +22,7 @@ enum AddressText: Equatable {
   static let hostBytesMax = 253
 
   /// Takes `text` apart; throws what is wrong with it and what is expected.
-  init(_ text: String) throws(AddressError) {
+  package init(_ text: String) throws(AddressError) {
     if text.hasPrefix("unix:") {
       self = try Self.unixAddress(String(text.dropFirst("unix:".count)), in: text)
     } else if text.hasPrefix("[") {
@@ -31,19 +32,8 @@ enum AddressText: Equatable {
     }
   }
 
-  /// Throws unless a server can listen here: a host must be empty or a numeric address, since a name could mean
-  /// several.
-  func checkForListening() throws(AddressError) {
-    guard case .internet(let host, _) = self, !host.isEmpty else { return }
-    guard Self.isNumericV4(host) || Self.isNumericV6(host) else {
-      throw AddressError(
-        message: "\"\(host)\" is not a numeric address; listen on 127.0.0.1:PORT, [::1]:PORT or :PORT (every interface)"
-      )
-    }
-  }
-
   /// Throws unless a client can connect there: port 0 is no port.
-  func checkForConnecting() throws(AddressError) {
+  package func checkForConnecting() throws(AddressError) {
     if case .internet(_, port: 0) = self { throw AddressError(message: "the port to connect to is 1 to 65535, not 0") }
   }
 
@@ -87,11 +77,6 @@ enum AddressText: Equatable {
     guard digits.utf8.allSatisfy({ $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }), let port = UInt16(digits)
     else { throw AddressError(message: "\"\(text)\": a port is a number from 0 to 65535, not \"\(digits)\"") }
     return port
-  }
-
-  private static func isNumericV4(_ host: String) -> Bool {
-    var address = in_addr()
-    return unsafe inet_pton(AF_INET, host, &address) == 1
   }
 
   /// A scope (`fe80::1%eth0`) may follow the number; whether its interface exists is seen when it is used.

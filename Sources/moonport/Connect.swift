@@ -34,13 +34,10 @@ struct Connect: ParsableCommand {
     guard let target = try? AddressText(address) else { preconditionFailure("validate() accepted the address") }
     var question = RetryQuestion()
     let socket = try reach(target, asking: &question)
+    // The client edits lines from here on; only now is the user told to type.
+    var client = LineClient(socket: socket, input: question.unusedInput)
     Self.say("connected to \(address)")
-    let end: LineClient.End
-    do {
-      var client = LineClient(socket: socket, input: question.unusedInput)
-      end = client.run()
-    }
-    try finish(end)
+    try finish(client.run())
   }
 
   /// Connects; while that fails, asks whether to try again. Throws the exit status when the answer is no.

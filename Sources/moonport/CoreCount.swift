@@ -3,12 +3,12 @@
 import Glibc
 
 /// The cores that the default number of workers follows.
-enum CoreCount {
+package enum CoreCount {
   /// What of /proc/self/status is looked at, in bytes; the file is about 1,500 long.
   private static let statusBytesMax = 8192
 
   /// The cores that this process may run on, at least 1: fewer than the machine's in a container or under taskset(1).
-  static var usable: Int {
+  package static var usable: Int {
     max(allowed() ?? Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1)
   }
 
@@ -24,7 +24,7 @@ enum CoreCount {
   }
 
   /// The set bits of the line `Cpus_allowed:\tff,ffffffff`; nil without such a line or a set bit.
-  static func allowed(inStatus status: String) -> Int? {
+  package static func allowed(inStatus status: String) -> Int? {
     let label = "Cpus_allowed:"
     guard let line = status.split(separator: "\n").first(where: { $0.hasPrefix(label) }) else { return nil }
     let bits = line.dropFirst(label.count).reduce(0) { $0 + ($1.hexDigitValue ?? 0).nonzeroBitCount }

@@ -3,9 +3,9 @@
 
 /// The line under the user's fingers. Keys: Backspace, Ctrl-U (all), Ctrl-W (a word), Enter, Ctrl-D (end, or send the
 /// line without its end). Ctrl-C, Ctrl-Z and Ctrl-\ stay with the terminal, which makes signals of them.
-struct LineEditor {
+package struct LineEditor {
   /// What one byte did.
-  enum Action: Equatable {
+  package enum Action: Equatable {
     /// Nothing that shows.
     case none
     /// `typed` is another text now.
@@ -29,14 +29,16 @@ struct LineEditor {
   }
 
   /// Longest line in bytes: what the server's line codec takes by default, less the line end.
-  static let lineBytesMax = 65_536
+  package static let lineBytesMax = 65_536
 
   /// The line so far, exactly as typed.
-  private(set) var typed: [UInt8] = []
+  package private(set) var typed: [UInt8] = []
   private var escape = Escape.none
 
+  package init() {}
+
   /// Takes one byte from the terminal.
-  mutating func feed(_ byte: UInt8) -> Action {
+  package mutating func feed(_ byte: UInt8) -> Action {
     if isPartOfEscape(byte) { return .none }
     switch byte {
     case UInt8(ascii: "\n"), UInt8(ascii: "\r"): return .line(take() + [UInt8(ascii: "\n")])

@@ -22,4 +22,9 @@ struct Moonport: ParsableCommand {
         ]),
       CommandGroup(name: "Client", subcommands: [Connect.self]),
     ])
+
+  static func main() {
+    StandardStream.openMissing()
+    main(nil)
+  }
 }

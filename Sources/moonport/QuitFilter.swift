@@ -1,15 +1,17 @@
 // Finds the line `quit` in a stream of bytes, however it is split. Pure; must never know where the bytes go.
 
 /// Passes bytes on unchanged until a line is exactly `quit`.
-struct QuitFilter {
+package struct QuitFilter {
   private static let lineEndings: [[UInt8]] = [Array("quit\n".utf8), Array("quit\r\n".utf8)]
 
   /// The beginning of a line that may still become `quit`; never longer than that line.
   private var held: [UInt8] = []
   private var isInsideLine = false
 
+  package init() {}
+
   /// Appends what may go on to `output`. Returns whether the line was found; what follows it is dropped.
-  mutating func pass(_ bytes: some Collection<UInt8>, to output: inout [UInt8]) -> Bool {
+  package mutating func pass(_ bytes: some Collection<UInt8>, to output: inout [UInt8]) -> Bool {
     var rest = bytes[...]
     while let byte = rest.first {
       if isInsideLine {
@@ -35,7 +37,7 @@ struct QuitFilter {
   }
 
   /// Lets go of what is held, because it is to be sent as it is: the user ended the line without a line end.
-  mutating func release(to output: inout [UInt8]) {
+  package mutating func release(to output: inout [UInt8]) {
     guard !held.isEmpty else { return }
     output += held
     held = []
@@ -43,7 +45,7 @@ struct QuitFilter {
   }
 
   /// The input has ended: a last line without its end counts. Returns whether it was `quit`.
-  mutating func end(to output: inout [UInt8]) -> Bool {
+  package mutating func end(to output: inout [UInt8]) -> Bool {
     if held == Array("quit".utf8) || held == Array("quit\r".utf8) { return true }
     release(to: &output)
     return false

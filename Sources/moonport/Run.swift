@@ -27,7 +27,7 @@ struct Run: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      Listen here instead of at the script's only listener, or make one: HOST:PORT, [V6]:PORT, :PORT (every \
+      Listen here instead of at the script's only listener, or make one: a number and port like 127.0.0.1:6000 or [::1]:6000, :PORT (every \
       interface) or unix:PATH; port 0 picks one. (default: what the script says)
       """, valueName: "address"))
   var listen: String?
@@ -76,7 +76,9 @@ struct Run: ParsableCommand {
       throw ValidationError("--log-level takes \(Self.logLevels.joined(separator: ", ")), not \"\(logLevel)\"")
     }
     if let admin { try validated(adminPath: admin) }
-    if let listen { try Self.check(listenAddress: listen) }
+    if let listen, let problem = ListenOverride.problem(with: listen) {
+      throw ValidationError("--listen: \(problem)")
+    }
   }
 
   func run() throws {
@@ -93,14 +95,6 @@ struct Run: ParsableCommand {
     configuration.arguments = arguments
     let status = Server.run(configuration)
     if status != 0 { throw ExitCode(status) }
-  }
-
-  private static func check(listenAddress: String) throws {
-    do throws(AddressError) {
-      try AddressText(listenAddress).checkForListening()
-    } catch {
-      throw ValidationError("--listen: \(error.message)")
-    }
   }
 }
 

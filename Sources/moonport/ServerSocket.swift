@@ -17,12 +17,18 @@ enum ServerSocket {
   }
 
   private static func connectUnix(_ path: String) throws(AddressError) -> Int32 {
+    var bytes = Array(path.utf8)
+    // An abstract name begins with a zero byte and ends where the length says, see unix(7).
+    let isAbstract = bytes.first == UInt8(ascii: "@")
+    if isAbstract { bytes[0] = 0 }
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
-    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
+    unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
+    let pathOffset = MemoryLayout<sockaddr_un>.size - MemoryLayout.size(ofValue: address.sun_path)
+    let length = isAbstract ? pathOffset + bytes.count : MemoryLayout<sockaddr_un>.size
     let outcome = unsafe withUnsafePointer(to: &address) { pointer in
       unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { rebound in
-        unsafe attempt(family: AF_UNIX, rebound, socklen_t(MemoryLayout<sockaddr_un>.size))
+        unsafe attempt(family: AF_UNIX, rebound, socklen_t(length))
       }
     }
     return try outcome.get()

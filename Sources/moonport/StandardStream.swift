@@ -4,6 +4,15 @@ import Glibc
 
 /// Standard output and standard error, unbuffered.
 enum StandardStream {
+  /// Opens /dev/null in place of each standard stream that the parent closed: else the next socket would get its
+  /// number, and a client would read our log. First thing in the program.
+  static func openMissing() {
+    for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
+      // The lowest free number is this one, since those below are open by now.
+      unsafe _ = open("/dev/null", O_RDWR)
+    }
+  }
+
   /// Writes `text` and a line end.
   static func printLine(_ text: String, to descriptor: Int32) {
     _ = write(Array((text + "\n").utf8), to: descriptor)

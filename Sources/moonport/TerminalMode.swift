@@ -40,7 +40,7 @@ enum TerminalMode {
     unsafe savedMode = copy(of: mode)
     hasResumed.store(false, ordering: .relaxed)
     installHandlers()
-    guard unsafe tcsetattr(STDIN_FILENO, TCSADRAIN, &editing) == 0 else {
+    guard unsafe tcsetattr(STDIN_FILENO, TCSANOW, &editing) == 0 else {
       leave()
       return false
     }
@@ -50,7 +50,7 @@ enum TerminalMode {
   /// Gives the terminal's mode back. Harmless when it is not ours.
   static func leave() {
     guard let mode = unsafe savedMode else { return }
-    unsafe _ = tcsetattr(STDIN_FILENO, TCSADRAIN, mode)
+    unsafe _ = tcsetattr(STDIN_FILENO, TCSANOW, mode)
     unsafe savedMode = nil
     unsafe mode.deallocate()
     unsafe editingMode?.deallocate()
@@ -108,13 +108,13 @@ private func stoppedBySignal(_ number: Int32) {
 private func continuedBySignal(_ number: Int32) {
   guard let mode = unsafe editingMode else { return }
   _ = signal(SIGTSTP, stoppedBySignal)
-  unsafe _ = tcsetattr(STDIN_FILENO, TCSADRAIN, mode)
+  unsafe _ = tcsetattr(STDIN_FILENO, TCSANOW, mode)
   hasResumed.store(true, ordering: .relaxed)
 }
 
 private func restoreFromHandler() {
   guard let mode = unsafe savedMode else { return }
-  unsafe _ = tcsetattr(STDIN_FILENO, TCSADRAIN, mode)
+  unsafe _ = tcsetattr(STDIN_FILENO, TCSANOW, mode)
   var newline = UInt8(ascii: "\n")
   unsafe _ = write(STDOUT_FILENO, &newline, 1)
 }

@@ -6,7 +6,7 @@
 /// typed text follows again.
 ///
 /// Only text of `TerminalText` may be shown here: everything that moves the cursor is counted.
-struct TerminalScreen {
+package struct TerminalScreen {
   private struct Position {
     var row = 0
     var column = 0
@@ -23,8 +23,10 @@ struct TerminalScreen {
   /// The typed text as it is on the screen.
   private var typed: [UInt8] = []
 
+  package init() {}
+
   /// The bytes that show `visible` from the server. `columns` is the terminal's width now.
-  mutating func arrived(_ visible: [UInt8], columns: Int) -> [UInt8] {
+  package mutating func arrived(_ visible: [UInt8], columns: Int) -> [UInt8] {
     guard !visible.isEmpty else { return [] }
     var output = clearing(columns: columns)
     let text = hasWrapped && visible.first == UInt8(ascii: "\n") ? visible[1...] : visible[...]
@@ -41,14 +43,14 @@ struct TerminalScreen {
   }
 
   /// The bytes that show `visible` as the typed text instead of the one before.
-  mutating func edited(_ visible: [UInt8], columns: Int) -> [UInt8] {
+  package mutating func edited(_ visible: [UInt8], columns: Int) -> [UInt8] {
     defer { typed = visible }
     if visible.starts(with: typed) { return Array(visible[typed.count...]) }
     return clearing(columns: columns) + visible
   }
 
   /// The bytes that follow when the typed text was sent: it stays, and the next begins on a new line.
-  mutating func entered() -> [UInt8] {
+  package mutating func entered() -> [UInt8] {
     typed = []
     startColumn = 0
     hasWrapped = false
@@ -56,21 +58,21 @@ struct TerminalScreen {
   }
 
   /// The typed text was sent without a line end: it stays, and what follows goes on behind it.
-  mutating func sentPartially(columns: Int) {
+  package mutating func sentPartially(columns: Int) {
     let end = Self.end(of: typed[...], from: Position(column: startColumn), columns: columns)
     startColumn = end.column
     typed = []
   }
 
   /// The bytes that show the typed text again on a new line, after something else used the screen.
-  mutating func resumed() -> [UInt8] {
+  package mutating func resumed() -> [UInt8] {
     startColumn = 0
     hasWrapped = false
     return typed
   }
 
   /// The bytes that leave the cursor at the beginning of a line.
-  mutating func left() -> [UInt8] {
+  package mutating func left() -> [UInt8] {
     startColumn == 0 && typed.isEmpty ? [] : entered()
   }
 
@@ -107,7 +109,7 @@ struct TerminalScreen {
 
   /// How many cells a character takes: none for marks that combine, two for East Asian wide ones and emoji
   /// (Unicode Standard Annex #11, the blocks that are wide as a whole).
-  static func cells(of scalar: Unicode.Scalar) -> Int {
+  package static func cells(of scalar: Unicode.Scalar) -> Int {
     if scalar.value < 0x300 { return 1 }
     switch scalar.properties.generalCategory {
     case .nonspacingMark, .enclosingMark, .format: return 0

@@ -2,26 +2,28 @@
 
 /// Turns a stream of bytes into text that cannot move the cursor, colour the screen, change the title or answer
 /// back: printable UTF-8, line ends and tabs pass, the rest is shown: `^[`, `\x9B`, `<U+202E>`.
-struct TerminalText {
+package struct TerminalText {
   /// The beginning of a UTF-8 sequence, or a CR that an LF may follow.
   private var held: [UInt8] = []
 
+  package init() {}
+
   /// What can be shown of all bytes so far and was not yet.
-  mutating func visible(_ bytes: some Sequence<UInt8>) -> [UInt8] {
+  package mutating func visible(_ bytes: some Sequence<UInt8>) -> [UInt8] {
     var output: [UInt8] = []
     for byte in bytes { take(byte, into: &output) }
     return output
   }
 
   /// What is held, shown as it is, because nothing follows.
-  mutating func flush() -> [UInt8] {
+  package mutating func flush() -> [UInt8] {
     var output: [UInt8] = []
     release(into: &output)
     return output
   }
 
   /// The visible form of a text that the user is typing; a character not yet complete is left out.
-  static func visible(typed: [UInt8]) -> [UInt8] {
+  package static func visible(typed: [UInt8]) -> [UInt8] {
     var text = TerminalText()
     return text.visible(typed)
   }

@@ -76,6 +76,7 @@ struct AcceptTests {
 
   @Test("without free descriptors the listener says so once, rests without spinning, and accepts when one is closed")
   func exhaustion() async {
+    // _exit, so that what the test runner itself holds at that moment does not count as leaked.
     await #expect(processExitsWith: .success) {
       let port = try CompletionPort()
       let (listener, address) = try listen(port)
@@ -84,29 +85,29 @@ struct AcceptTests {
       var limit = rlimit()
       getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
       limit.rlim_cur = 100
-      guard setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { exit(2) }
+      guard setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { _exit(2) }
       while dup(0) >= 0 {}
 
       let full = try port.next()
-      guard full.kind == .accept, full.key == listener, full.error == .tooManyOpenFiles else { exit(3) }
+      guard full.kind == .accept, full.key == listener, full.error == .tooManyOpenFiles else { _exit(3) }
       // At rest it is quiet, which a polled listener with waiting connections would not be.
-      guard port.becomesQuiet() else { exit(4) }
+      guard port.becomesQuiet() else { _exit(4) }
       port.close(spare)
-      let accepted = try port.take(2)
-      guard accepted[0].error == nil, accepted[1].error == .tooManyOpenFiles else { exit(5) }
+      let accepted = port.poll()
+      guard accepted.map(\.error) == [nil, .tooManyOpenFiles] else { _exit(5) }
 
       // A descriptor that another thread closes is told by retryAccepts.
       close(CInt(accepted[0].count))
       port.retryAccepts()
-      let again = try port.take(2)
-      guard again[0].error == nil, again[1].error == .tooManyOpenFiles else { exit(6) }
+      let again = port.poll()
+      guard again.map(\.error) == [nil, .tooManyOpenFiles] else { _exit(6) }
 
       // And without being told it is tried again after a second.
       close(CInt(again[0].count))
       let before = port.now
-      guard try port.next().error == nil, port.now - before >= 1_000_000_000 else { exit(7) }
+      guard try port.next().error == nil, port.now - before >= 1_000_000_000 else { _exit(7) }
       withExtendedLifetime((waiting, sparePeer)) {}
-      exit(0)
+      _exit(0)
     }
   }
 

@@ -1,8 +1,8 @@
 // Compiles the echo server of docs/COMPLETION-IO.md against this build's own module and objects, and talks to it.
 
 import CompletionIO
-import Foundation
 import Glibc
+import SystemPackage
 import Testing
 
 /// The documented program, built in a folder of its own.
@@ -14,56 +14,45 @@ private final class DocumentedEcho {
 
   init() throws {
     let root = String(#filePath.dropLast("/Tests/CompletionIOTests/DocumentedEchoTests.swift".count))
-    let page = try String(contentsOfFile: root + "/docs/COMPLETION-IO.md", encoding: .utf8)
-    let blocks = page.components(separatedBy: "\n```swift\n").dropFirst()
-    try #require(blocks.count == 1)
-    source = try #require(blocks.first?.components(separatedBy: "\n```").first)
+    let lines = try contents(of: root + "/docs/COMPLETION-IO.md").split(
+      separator: "\n", omittingEmptySubsequences: false)
+    try #require(lines.count(where: { $0 == "```swift" }) == 1)
+    source = lines.drop { $0 != "```swift" }.dropFirst().prefix { $0 != "```" }.joined(separator: "\n")
     folder = temporaryFolder()
-    try source.write(toFile: folder + "/main.swift", atomically: true, encoding: .utf8)
+    let file = try FileDescriptor.open(
+      folder + "/main.swift", .writeOnly, options: .create, permissions: .ownerReadWrite)
+    try file.closeAfter { _ = try file.writeAll(source.utf8) }
     try compile(root: root)
   }
 
-  deinit { try? FileManager.default.removeItem(atPath: folder) }
+  deinit { remove(folder: folder) }
 
   /// Runs the compiler with what the package's build left beside this test program.
   private func compile(root: String) throws {
-    let build = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().path
+    var path = [UInt8](repeating: 0, count: 4096)
+    let count = path.withUnsafeMutableBytes { readlink("/proc/self/exe", $0.baseAddress!, $0.count) }
+    let build = FilePath(String(decoding: path.prefix(count), as: UTF8.self)).removingLastComponent().string
     let system = build + "/../../checkouts/swift-system/Sources/CSystem/include/module.modulemap"
     var arguments = ["swiftc", "-swift-version", "6", folder + "/main.swift", "-o", program, "-I", build + "/Modules"]
     for map in [build + "/CLinux.build/module.modulemap", system] { arguments += ["-Xcc", "-fmodule-map-file=" + map] }
     for sanitizer in sanitizers { arguments.append("-sanitize=" + sanitizer) }
     // Objects of files that are gone may still lie there, so the sources say which to take.
-    for file in try FileManager.default.contentsOfDirectory(atPath: root + "/Sources/CompletionIO") {
-      arguments.append("\(build)/CompletionIO.build/\(file).o")
+    for file in names(in: root + "/Sources/CompletionIO") { arguments.append("\(build)/CompletionIO.build/\(file).o") }
+    for target in ["CLinux", "SystemPackage", "CSystem"].map({ "\(build)/\($0).build" }) {
+      arguments += names(in: target).filter { $0.hasSuffix(".o") }.map { "\(target)/\($0)" }
     }
-    for target in ["CLinux", "SystemPackage", "CSystem"] {
-      let objects = try FileManager.default.subpathsOfDirectory(atPath: "\(build)/\(target).build")
-      arguments += objects.filter { $0.hasSuffix(".o") }.map { "\(build)/\(target).build/\($0)" }
-    }
-    let output = Pipe()
-    let compiler = Process()
-    compiler.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    compiler.arguments = arguments
-    compiler.standardError = output
-    try compiler.run()
-    let messages = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    compiler.waitUntilExit()
-    try #require(compiler.terminationStatus == 0, "\(messages)")
-    #expect(!messages.contains("warning:"), "\(messages)")
+    let status = try Child(arguments, output: folder + "/messages").wait()
+    let messages = try contents(of: folder + "/messages")
+    try #require(status == 0, "\(messages)")
+    #expect(!messages.contains("main.swift:"), "\(messages)")
   }
 
-  /// Starts it, under `tool` if one is given, and returns its address once it accepts. Only SIGKILL ends it for sure: test
-  /// threads block the other signals, and a child inherits that.
-  func start(under tool: [String] = []) throws -> (process: Process, address: SocketAddress) {
-    let address = try SocketAddress(parsing: "unix:\(folder)/socket\(tool.count)")
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = tool + [program, address.description]
-    process.standardOutput = FileHandle.nullDevice
-    try process.run()
-    let isUp = eventually { (try? Peer(to: address)) != nil || !process.isRunning }
-    try #require(isUp && process.isRunning)
-    return (process, address)
+  /// Starts it, under `tool` if one is given, and returns its address once it accepts.
+  func start(under tool: [String] = []) throws -> (child: Child, address: SocketAddress) {
+    let address = try SocketAddress(parsing: "unix:\(folder)/socket")
+    let child = try Child(tool + [program, address.description])
+    try #require(eventually { (try? Peer(to: address)) != nil })
+    return (child, address)
   }
 }
 
@@ -73,16 +62,7 @@ private var sanitizers: [String] {
 }
 
 /// Whether system calls can be traced here.
-private let canTrace: Bool = {
-  guard sanitizers.isEmpty else { return false }
-  let probe = Process()
-  probe.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-  probe.arguments = ["strace", "-o", "/dev/null", "true"]
-  probe.standardError = FileHandle.nullDevice
-  guard (try? probe.run()) != nil else { return false }
-  probe.waitUntilExit()
-  return probe.terminationStatus == 0
-}()
+private let canTrace = sanitizers.isEmpty && (try? Child(["strace", "-o", "/dev/null", "true"]).wait()) == 0
 
 @Suite("The documented echo server")
 struct DocumentedEchoTests {
@@ -91,7 +71,7 @@ struct DocumentedEchoTests {
     let echo = try DocumentedEcho()
     #expect(echo.source.split(separator: "\n", omittingEmptySubsequences: false).count < 60)
     let (server, address) = try echo.start()
-    defer { kill(server.processIdentifier, SIGKILL) }
+    defer { server.kill() }
 
     // Small messages of many clients, taking turns.
     let peers = try (0..<20).map { _ in try Peer(to: address) }
@@ -107,7 +87,7 @@ struct DocumentedEchoTests {
     let bytes = (0..<8_000_000).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ $0 >> 10) }
     let large = try Peer(to: address)
     nonisolated(unsafe) let sender = large
-    let thread = CompletionIO.Thread.start(name: "sender") {
+    let thread = Thread.start(name: "sender") {
       sender.send(bytes)
       sender.shutdownWrite()
     }
@@ -124,7 +104,6 @@ struct DocumentedEchoTests {
     }
     peers[0].send("and now?")
     #expect(peers[0].receive(exactly: 8) == Array("and now?".utf8))
-    #expect(server.isRunning)
   }
 
   @Test(
@@ -140,13 +119,15 @@ struct DocumentedEchoTests {
       peer.send("message\n")
       #expect(peer.receive(exactly: 8).count == 8)
     }
-    let children = try String(
-      contentsOfFile: "/proc/\(tracer.processIdentifier)/task/\(tracer.processIdentifier)/children", encoding: .utf8)
-    for child in children.split(separator: " ") { kill(try #require(pid_t(child)), SIGKILL) }
-    tracer.waitUntilExit()
+    // The traced program is the tracer's child; with it the tracer ends.
+    let tracerID = tracer.process
+    for child in try contents(of: "/proc/\(tracerID)/task/\(tracerID)/children").split(separator: " ") {
+      kill(try #require(pid_t(child)), SIGKILL)
+    }
+    tracer.wait()
 
     var calls: [Substring: Int] = [:]
-    let lines = try String(contentsOfFile: trace, encoding: .utf8).split(separator: "\n")
+    let lines = try contents(of: trace).split(separator: "\n")
     let serving = lines.drop { !$0.contains("accept4(") }
     for line in serving {
       guard let name = line.split(separator: " ").dropFirst().first?.split(separator: "(").first else { continue }

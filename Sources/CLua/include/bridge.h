@@ -74,6 +74,7 @@ typedef struct mp_call {
 typedef struct mp_function {
   const char *name;       // "connection:send" becomes a method, any other name a field of the native table
   const char *signature;
+  bool takes_functions;   // the signature has an 'f'
   bool waits;             // may suspend; calling it where a coroutine cannot yield raises before Swift is asked
   void (*body)(void *context, mp_call *call);
 } mp_function;
@@ -124,10 +125,14 @@ typedef struct mp_outcome {
 } mp_outcome;
 
 // A function by its reference, and the arguments it is started with.
+//
+// A handler that returns without having waited may be called again on the same thread, which saves ending and starting it: where
+// `next` is set, it is asked for the next call's last argument, the others stay; false ends the run.
 typedef struct mp_start {
   int32_t function;
   int32_t count;
   mp_value arguments[6];
+  bool (*next)(void *context, struct mp_start *start);
 } mp_start;
 
 // Calls a function under protection, with a traceback on error; `budget_ns` of thread CPU time (0 = no bound) end it with
@@ -155,7 +160,7 @@ void mp_collect(mp_state *state);
 // A new Lua thread anchored in the registry. NULL when memory does not suffice.
 lua_State *mp_thread_new(mp_state *state, int32_t *reference);
 // Starts a function on an idle thread. Returns LUA_OK, LUA_YIELD or an error code.
-int32_t mp_thread_start(mp_state *state, lua_State *thread, const mp_start *start);
+int32_t mp_thread_start(mp_state *state, lua_State *thread, mp_start *start);
 // Resumes a thread that waits; `state->wake` says what the waiting call returns or raises.
 int32_t mp_thread_resume(mp_state *state, lua_State *thread);
 // True when the suspended thread waits on a function of ours; false when the script yielded by itself.

@@ -3,14 +3,14 @@
 import Glibc
 
 /// Looks for admin sockets in the user's private folders.
-enum AdminDiscovery {
+package enum AdminDiscovery {
   /// Most directory entries looked at per folder: far over the servers that one user runs.
   private static let entriesMax = 4096
 
   /// The path to talk to: `option` (from `--admin`) if given, else that of the only running server.
   ///
   /// Throws when none or several run; the message then lists them.
-  static func path(option: String?, surroundings: AdminSurroundings) throws(AdminFailure) -> String {
+  package static func path(option: String?, surroundings: AdminSurroundings) throws(AdminFailure) -> String {
     if let option {
       try AdminPath.validate(option)
       return option
@@ -26,7 +26,7 @@ enum AdminDiscovery {
 
   /// The sockets on which a server answers, in order of process id. A socket left by a process that has ended is
   /// removed.
-  static func runningServers(_ surroundings: AdminSurroundings) -> [String] {
+  package static func runningServers(_ surroundings: AdminSurroundings) -> [String] {
     var found: [(processID: Int32, path: String)] = []
     for folder in AdminPath.searchedFolders(surroundings) {
       for name in names(in: folder) {
@@ -39,7 +39,7 @@ enum AdminDiscovery {
   }
 
   /// The process id in `PID.sock`, nil for other names.
-  static func processID(ofSocketNamed name: String) -> Int32? {
+  package static func processID(ofSocketNamed name: String) -> Int32? {
     guard name.hasSuffix(".sock") else { return nil }
     let digits = name.dropLast(".sock".count)
     guard digits.utf8.allSatisfy({ $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }) else { return nil }

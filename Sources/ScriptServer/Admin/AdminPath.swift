@@ -60,7 +60,7 @@ package enum AdminPath {
   }
 
   /// The folder for a server started without `--admin`: the user's runtime folder, or one of our own in /tmp.
-  static func defaultFolder(_ surroundings: AdminSurroundings) -> String {
+  package static func defaultFolder(_ surroundings: AdminSurroundings) -> String {
     for folder in runtimeFolders(surroundings) where isOwnedFolder(folder, userID: surroundings.userID) {
       return folder + "/moonport"
     }
@@ -69,14 +69,14 @@ package enum AdminPath {
 
   /// Every folder in which a server of this user may have put its socket, existing and private ones only. A client
   /// looks in all of them, because server and client may have been started with different surroundings.
-  static func searchedFolders(_ surroundings: AdminSurroundings) -> [String] {
+  package static func searchedFolders(_ surroundings: AdminSurroundings) -> [String] {
     let all = runtimeFolders(surroundings).map { $0 + "/moonport" } + [temporaryFolder(surroundings)]
     return all.filter { refusal(of: $0, userID: surroundings.userID) == nil }
   }
 
   /// Makes `folder` with mode 0700 if it is missing; throws unless it then is a folder of this user and mode 0700,
   /// and no symbolic link, since anybody may have put one there before us in /tmp.
-  static func makePrivate(_ folder: String, userID: UInt32) throws(AdminFailure) {
+  package static func makePrivate(_ folder: String, userID: UInt32) throws(AdminFailure) {
     if unsafe mkdir(folder, 0o700) != 0, errno != EEXIST {
       throw AdminFailure("cannot make the folder \(folder): \(systemMessage(errno)); give --admin PATH")
     }
@@ -87,7 +87,7 @@ package enum AdminPath {
   }
 
   /// Why `folder` is not private to this user, nil if it is.
-  static func refusal(of folder: String, userID: UInt32) -> String? {
+  package static func refusal(of folder: String, userID: UInt32) -> String? {
     var facts = stat()
     guard unsafe lstat(folder, &facts) == 0 else { return systemMessage(errno) }
     let kind = facts.st_mode & S_IFMT

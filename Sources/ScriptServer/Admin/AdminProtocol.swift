@@ -119,7 +119,7 @@ package enum AdminProtocol {
   }
 
   /// The netstring of `payload`.
-  static func netstring(_ payload: [UInt8]) -> [UInt8] {
+  package static func netstring(_ payload: [UInt8]) -> [UInt8] {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(payload.count + framingBytesMax)
     appendNetstring(payload, to: &bytes)

@@ -2,9 +2,9 @@
 // figures mean.
 
 /// Numbers and tables as text.
-enum FigureText {
+package enum FigureText {
   /// `1,234,567`.
-  static func count(_ value: Int64) -> String {
+  package static func count(_ value: Int64) -> String {
     let digits = Array(String(value.magnitude))
     var text = value < 0 ? "-" : ""
     for (index, digit) in digits.enumerated() {
@@ -15,19 +15,19 @@ enum FigureText {
   }
 
   /// At most nine characters for a narrow column: `1,234,567` while it fits, then `12.3 M`, `4.5 G`, `6.7 T`.
-  static func shortCount(_ value: Int64) -> String {
+  package static func shortCount(_ value: Int64) -> String {
     if value.magnitude < 10_000_000 { return count(value) }
     return scaled(Double(value), base: 1000, units: ["", " k", " M", " G", " T", " P", " E"])
   }
 
   /// A size in binary units: `0 B`, `1.5 KiB`, `12.0 MiB`.
-  static func size(_ bytes: Int64) -> String {
+  package static func size(_ bytes: Int64) -> String {
     if bytes.magnitude < 1024 { return "\(bytes) B" }
     return scaled(Double(bytes), base: 1024, units: ["", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"])
   }
 
   /// A span of time, in two units: `0.25 s`, `42 s`, `3 min 05 s`, `2 h 07 min`, `12 d 03 h`.
-  static func span(_ seconds: Double) -> String {
+  package static func span(_ seconds: Double) -> String {
     guard seconds.isFinite, seconds >= 0 else { return "-" }
     if seconds < 1 { return "\(decimal(seconds, places: 2)) s" }
     let whole = Int64(min(seconds, 1e15))
@@ -38,7 +38,7 @@ enum FigureText {
   }
 
   /// A short span in the unit that suits it: `0.3 ms`, `12 ms`, `1.2 s`.
-  static func shortSpan(_ seconds: Double) -> String {
+  package static func shortSpan(_ seconds: Double) -> String {
     guard seconds.isFinite, seconds >= 0 else { return "-" }
     if seconds < 0.01 { return "\(decimal(seconds * 1000, places: 1)) ms" }
     if seconds < 1 { return "\(decimal(seconds * 1000, places: 0)) ms" }
@@ -47,13 +47,13 @@ enum FigureText {
   }
 
   /// A share of 1 as whole percents, rounded: `34 %`.
-  static func percent(_ share: Double) -> String {
+  package static func percent(_ share: Double) -> String {
     guard share.isFinite else { return "-" }
     return "\(Int64((min(max(share, 0), 1) * 100).rounded())) %"
   }
 
   /// A number with `places` digits after its point, rounded; `-` for what is not a number below 10^15.
-  static func decimal(_ value: Double, places: Int) -> String {
+  package static func decimal(_ value: Double, places: Int) -> String {
     guard value.magnitude < 1e15 else { return "-" }
     var factor: Double = 1
     for _ in 0..<places { factor *= 10 }
@@ -67,7 +67,7 @@ enum FigureText {
 
   /// Text from outside on one line of a terminal: control characters, which could move the cursor or colour the
   /// screen, become `?`.
-  static func harmless(_ text: String) -> String {
+  package static func harmless(_ text: String) -> String {
     var scalars = String.UnicodeScalarView()
     for scalar in text.unicodeScalars {
       scalars.append(isControl(scalar) ? "?" : scalar)

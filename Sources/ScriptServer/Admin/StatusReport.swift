@@ -3,8 +3,9 @@
 
 /// Renders `ServerStatus`.
 package enum StatusReport {
-  /// Longest script path or reload text shown on one line of the screen, in characters: 80 columns less the labels.
-  private static let valueCharactersMax = 66
+  /// Longest script path or reload text shown on one line of the screen, in characters: 80 columns less the 15 of
+  /// the labels.
+  private static let valueCharactersMax = 65
 
   /// A screen of at most 80 columns, for usual figures and addresses.
   package static func text(_ status: ServerStatus) -> String {
@@ -29,8 +30,11 @@ package enum StatusReport {
         text += line("", shortened(String(part)))
       }
     }
-    if status.handlersOnOlderGenerations > 0 {
-      text += line("older code", "\(FigureText.count(Int64(status.handlersOnOlderGenerations))) handlers still run it")
+    let older = status.handlersOnOlderGenerations
+    if older > 0 {
+      text += line(
+        "older code", older == 1 ? "1 handler still runs it" : "\(FigureText.count(Int64(older))) handlers still run it"
+      )
     }
     return text
   }
@@ -90,96 +94,79 @@ package enum StatusReport {
 
   /// The status as one JSON object and a line end. The keys of the contract come first; the others are extra.
   package static func json(_ status: ServerStatus) -> String {
-    var json = StatusJSON()
+    var json = JSONText()
     json.beginObject()
-    json.key("version")
-    json.value(status.version)
-    member("generation", Int64(status.generation), &json)
-    json.key("uptime")
-    json.value(status.uptimeSeconds)
-    member("connections", Int64(status.connections), &json)
-    member("messages_in", status.messagesIn, &json)
-    member("messages_out", status.messagesOut, &json)
-    member("bytes_in", status.bytesIn, &json)
-    member("bytes_out", status.bytesOut, &json)
-    jsonWorkers(status, &json)
-    jsonListeners(status, &json)
-    member("errors", status.errors, &json)
+    json.member("version", status.version)
+    json.member("generation", status.generation)
+    json.member("uptime", milliseconds(status.uptimeSeconds))
+    json.member("connections", status.connections)
+    json.member("messages_in", status.messagesIn)
+    json.member("messages_out", status.messagesOut)
+    json.member("bytes_in", status.bytesIn)
+    json.member("bytes_out", status.bytesOut)
+    json.key("workers")
+    json.beginArray()
+    for worker in status.workers { append(worker, to: &json) }
+    json.endArray()
+    json.key("listeners")
+    json.beginArray()
+    for listener in status.listeners { append(listener, to: &json) }
+    json.endArray()
+    json.member("errors", status.errors)
     json.key("refused")
     json.beginObject()
-    for (reason, count) in status.refused.sorted(by: { $0.key < $1.key }) { member(reason, count, &json) }
+    for (reason, count) in status.refused.sorted(by: { $0.key < $1.key }) { json.member(reason, count) }
     json.endObject()
-    jsonExtras(status, &json)
+    appendExtras(of: status, to: &json)
     json.endObject()
-    return String(decoding: json.bytes, as: UTF8.self) + "\n"
+    return json.string + "\n"
   }
 
-  private static func jsonExtras(_ status: ServerStatus, _ json: inout StatusJSON) {
-    member("memory", status.memoryBytes, &json)
-    member("pid", Int64(status.processID), &json)
-    json.key("script")
-    json.value(status.scriptPath)
-    json.key("hash")
-    json.value(status.contentHash)
-    member("handlers_on_older_generations", Int64(status.handlersOnOlderGenerations), &json)
-    json.key("watch")
-    json.value(status.watches)
-    json.key("draining")
-    json.value(status.draining)
+  private static func appendExtras(of status: ServerStatus, to json: inout JSONText) {
+    json.member("memory", status.memoryBytes)
+    json.member("pid", status.processID)
+    json.member("script", status.scriptPath)
+    json.member("hash", status.contentHash)
+    json.member("handlers_on_older_generations", status.handlersOnOlderGenerations)
+    json.member("watch", status.watches)
+    json.member("draining", status.draining)
     json.key("last_reload")
     guard let reload = status.lastReload else { return json.null() }
     json.beginObject()
-    json.key("ok")
-    json.value(reload.succeeded)
-    json.key("text")
-    json.value(reload.text)
-    member("time", reload.unixSeconds, &json)
-    json.key("age")
-    json.value(reload.ageSeconds)
+    json.member("ok", reload.succeeded)
+    json.member("text", reload.text)
+    json.member("time", reload.unixSeconds)
+    json.member("age", milliseconds(reload.ageSeconds))
     json.endObject()
   }
 
-  private static func jsonWorkers(_ status: ServerStatus, _ json: inout StatusJSON) {
-    json.key("workers")
-    json.beginArray()
-    for worker in status.workers {
-      json.beginObject()
-      member("id", Int64(worker.id), &json)
-      member("connections", Int64(worker.connections), &json)
-      member("messages_in", worker.messagesIn, &json)
-      member("messages_out", worker.messagesOut, &json)
-      member("memory", worker.memoryBytes, &json)
-      member("handlers_on_older_generations", Int64(worker.handlersOnOlderGenerations), &json)
-      member("turns", worker.turns, &json)
-      json.key("busy")
-      json.value(worker.busySeconds)
-      json.key("longest_turn")
-      json.value(worker.longestTurnSeconds)
-      json.endObject()
-    }
-    json.endArray()
+  private static func append(_ worker: WorkerStatus, to json: inout JSONText) {
+    json.beginObject()
+    json.member("id", worker.id)
+    json.member("connections", worker.connections)
+    json.member("messages_in", worker.messagesIn)
+    json.member("messages_out", worker.messagesOut)
+    json.member("memory", worker.memoryBytes)
+    json.member("handlers_on_older_generations", worker.handlersOnOlderGenerations)
+    json.member("turns", worker.turns)
+    json.member("busy", milliseconds(worker.busySeconds))
+    json.member("longest_turn", worker.longestTurnSeconds)
+    json.endObject()
   }
 
-  private static func jsonListeners(_ status: ServerStatus, _ json: inout StatusJSON) {
-    json.key("listeners")
-    json.beginArray()
-    for listener in status.listeners {
-      json.beginObject()
-      json.key("address")
-      json.value(listener.address)
-      json.key("codec")
-      json.value(listener.codec)
-      member("open", Int64(listener.open), &json)
-      member("accepted", listener.accepted, &json)
-      member("refused", listener.refused, &json)
-      json.endObject()
-    }
-    json.endArray()
+  private static func append(_ listener: ListenerStatus, to json: inout JSONText) {
+    json.beginObject()
+    json.member("address", listener.address)
+    json.member("codec", listener.codec)
+    json.member("open", listener.open)
+    json.member("accepted", listener.accepted)
+    json.member("refused", listener.refused)
+    json.endObject()
   }
 
-  private static func member(_ key: String, _ value: Int64, _ json: inout StatusJSON) {
-    json.key(key)
-    json.value(value)
+  /// `seconds` without the digits below a millisecond, which mean nothing.
+  private static func milliseconds(_ seconds: Double) -> Double {
+    (seconds * 1000).rounded() / 1000
   }
 }
 

@@ -46,8 +46,9 @@ struct SendQueue {
   /// Bytes that wait.
   private(set) var count = 0
 
-  /// The first chunk of a queue: a few lines; most answers fit and cost the smallest reuse.
-  private static let chunkBytesMin = 1024
+  /// The first chunk of a queue: what a client with a few requests in flight is answered in one turn, so that it leaves in one
+  /// piece.
+  private static let chunkBytesMin = 4096
   /// Chunks of a queue that has grown: the largest class that the pool keeps.
   private static let chunkBytesMax = 65536
   /// Chunks gathered for one call: more than fit the usual socket buffer at the largest size.

@@ -92,6 +92,7 @@ extension Worker {
       endTasks(olderThan: old.number)
       retire(old)
     }
+    counters.olderTasks.set(tasks.count(olderThan: new.number))
     callStart(new)
   }
 
@@ -101,15 +102,17 @@ extension Worker {
     if listeners.isEmpty { listeners.append(ListenerEntry()) }
     for index in listeners.indices { listeners[index].handlers = main }
     for (settings, (id, counters)) in zip(new.listeners, zip(transaction.listeners, transaction.counters)) {
-      while listeners.count <= Int(id) { listeners.append(ListenerEntry(handlers: main)) }
-      listeners[Int(id)] = ListenerEntry(
-        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec, counters: counters,
+      while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
+      listeners[Int(id)] = unsafe ListenerEntry(
+        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec,
+        counters: Unmanaged.passUnretained(counters),
         isCurrent: true)
     }
     for (offset, id) in transaction.listeners.enumerated() where offset >= new.listeners.count {
       // The listener that the command line made for a script without one.
-      while listeners.count <= Int(id) { listeners.append(ListenerEntry(handlers: main)) }
-      listeners[Int(id)] = ListenerEntry(handlers: main, counters: transaction.counters[offset], isCurrent: true)
+      while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
+      listeners[Int(id)] = unsafe ListenerEntry(
+        handlers: main, counters: Unmanaged.passUnretained(transaction.counters[offset]), isCurrent: true)
     }
   }
 

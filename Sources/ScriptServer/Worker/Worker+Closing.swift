@@ -107,7 +107,7 @@ extension Worker {
     unsafe codecs.release(connection.pointee.codec, lua: lua)
     unsafe server.released(worker: index, listener: connection.pointee.listener, peerHash: connection.pointee.peerHash)
     if let counters = unsafe listeners[Int(connection.pointee.listener)].counters {
-      counters.open.subtract(1, ordering: .relaxed)
+      unsafe counters._withUnsafeGuaranteedRef { _ = $0.open.subtract(1, ordering: .relaxed) }
     }
     unsafe table.remove(connection)
   }

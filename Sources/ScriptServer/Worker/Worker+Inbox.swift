@@ -11,7 +11,14 @@ extension Worker {
     while !inbox.isEmpty, !isEnding {
       let messages = inbox
       inbox.removeAll(keepingCapacity: true)
-      for message in messages {
+      for (offset, message) in messages.enumerated() {
+        if case .commit = message {
+          // What came behind the switch in this batch may have been sent by old code: it is for the switch to deliver.
+          inbox.insert(contentsOf: messages[(offset + 1)...], at: 0)
+          handle(message)
+          settle()
+          break
+        }
         handle(message)
         settle()
       }
@@ -61,7 +68,9 @@ extension Worker {
     guard let key = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket) else {
       log.error("an accepted client could not be taken over")
       counters.connections.subtract(1, ordering: .relaxed)
-      listeners[Int(client.listener)].counters?.open.subtract(1, ordering: .relaxed)
+      unsafe listeners[Int(client.listener)].counters?._withUnsafeGuaranteedRef {
+        _ = $0.open.subtract(1, ordering: .relaxed)
+      }
       server.released(worker: index, listener: client.listener, peerHash: client.peerHash)
       return
     }

@@ -16,6 +16,8 @@ struct CuttingView {
   /// The same bytes from `textOffset` on as a Lua string, for a codec written in Lua.
   var text = LuaReference.none
   var textOffset = 0
+  /// Messages that may still be handed over in this turn.
+  var left = 0
 }
 
 extension Worker {
@@ -102,7 +104,7 @@ extension Worker {
     }
     left -= 1
     switch unsafe take(connection, .message) {
-    case .bytes(let bytes): unsafe startMessage(connection, .bytes(bytes))
+    case .bytes(let bytes): unsafe startMessages(connection, bytes, &left)
     case .value(let reference):
       unsafe startMessage(connection, .reference(reference))
       lua.release(reference)
@@ -115,12 +117,45 @@ extension Worker {
     return true
   }
 
-  private func startMessage(_ connection: UnsafeMutablePointer<Connection>, _ message: LuaValue) {
+  private func startMessage(
+    _ connection: UnsafeMutablePointer<Connection>, _ message: LuaValue, next: NextBody? = nil
+  ) {
     let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.message
     guard handler.exists else { return }
     unsafe connection.pointee.flags.insert(.busy)
     let owner = unsafe TaskOwner(kind: .message, connection: connection.pointee.key, codeGeneration: generationNumber)
-    unsafe start(handler, LuaArguments(.reference(connection.pointee.object), message), owner)
+    unsafe start(handler, LuaArguments(.reference(connection.pointee.object), message), owner, next: next)
+  }
+
+  /// Hands a message over, and those behind it on the same coroutine as long as its handler returns without waiting.
+  private func startMessages(
+    _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer, _ left: inout Int
+  ) {
+    cutting.left = left
+    unsafe startMessage(connection, .bytes(bytes)) { context, start in
+      guard let bytes = unsafe Worker.lend(context, { unsafe $0.nextMessage() }) else { return false }
+      unsafe start!.replaceArgument(1, .bytes(bytes))
+      return true
+    }
+    left = cutting.left
+  }
+
+  /// The next message of the connection whose handler has just returned, if it may be handed over at once: nothing else that
+  /// the handler decided comes first.
+  private func nextMessage() -> UnsafeRawBufferPointer? {
+    let rest = unsafe cutting.bytes.count - cutting.offset
+    guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
+      let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
+      unsafe connection.pointee.receiver == .none, case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
+    else { return nil }
+    let bytes = unsafe UnsafeRawBufferPointer(start: cutting.bytes.baseAddress! + cutting.offset, count: rest)
+    guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
+      return nil
+    }
+    cutting.left -= 1
+    cutting.offset += consumed
+    unsafe countMessage(connection)
+    return unsafe UnsafeRawBufferPointer(start: bytes.baseAddress! + payload.lowerBound, count: payload.count)
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.

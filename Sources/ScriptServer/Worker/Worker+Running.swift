@@ -20,7 +20,9 @@ extension Worker {
   // MARK: Starting and resuming
 
   /// Starts a function of a script as a coroutine.
-  func start(_ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner) {
+  func start(
+    _ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner, next: NextBody? = nil
+  ) {
     precondition(running == nil, "a handler was started inside another")
     guard let thread = coroutines.take() else {
       log.error("out of memory: a handler was not run")
@@ -29,7 +31,7 @@ extension Worker {
     }
     if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     running = RunningTask(owner: owner)
-    let run = coroutines.start(thread, function, arguments)
+    let run = unsafe coroutines.start(thread, function, arguments, next: next)
     after(run, thread)
   }
 
@@ -143,6 +145,7 @@ extension Worker {
     if task.token != .none {
       endWait(task.token)
       tasks.remove(task.token)
+      if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(-1) }
     }
     if task.owner.kind == .timer { timerFinished(task.owner.timer) }
     guard let connection = unsafe table.find(task.owner.connection) else { return }
