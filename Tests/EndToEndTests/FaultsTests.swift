@@ -171,7 +171,7 @@ import Testing
       end
       """, workers: workers)
     let threads = 4
-    let perThread = FaultsTests.messagesMax / 2 / threads
+    let perThread = FaultsTests.messagesMax / threads
     let seed = SeededTrait.current
     try inParallel(threads, timeout: Patience.scaled(600)) { thread in
       var random = SeededGenerator(seed: seed &+ UInt64(thread))
