@@ -85,7 +85,9 @@ extension Worker {
     snapshots[new.number] = new.snapshot
     // Code of the generation before the last has ended; what it might still require is not needed any more.
     for number in snapshots.keys where number < (old?.number ?? 0) { snapshots[number] = nil }
+    counters.olderTasks.set(tasks.count(olderThan: new.number))
     enterListeners(new, transaction)
+    transaction.hasSwitched()
     if let old {
       keepConnections(new, transaction)
       // What runs on code older than the last generation has had a whole generation's time.
@@ -103,13 +105,15 @@ extension Worker {
     for (settings, (id, counters)) in zip(new.listeners, zip(transaction.listeners, transaction.counters)) {
       while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
       listeners[Int(id)] = unsafe ListenerEntry(
-        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec, counters: Unmanaged.passUnretained(counters),
+        handlers: new.sets[settings.handlers], limits: settings.limits, codec: settings.codec,
+        counters: Unmanaged.passUnretained(counters),
         isCurrent: true)
     }
     for (offset, id) in transaction.listeners.enumerated() where offset >= new.listeners.count {
       // The listener that the command line made for a script without one.
       while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
-      listeners[Int(id)] = unsafe ListenerEntry(handlers: main, counters: Unmanaged.passUnretained(transaction.counters[offset]), isCurrent: true)
+      listeners[Int(id)] = unsafe ListenerEntry(
+        handlers: main, counters: Unmanaged.passUnretained(transaction.counters[offset]), isCurrent: true)
     }
   }
 

@@ -68,7 +68,9 @@ extension Worker {
     guard let key = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket) else {
       log.error("an accepted client could not be taken over")
       counters.connections.subtract(1, ordering: .relaxed)
-      unsafe listeners[Int(client.listener)].counters?._withUnsafeGuaranteedRef { _ = $0.open.subtract(1, ordering: .relaxed) }
+      unsafe listeners[Int(client.listener)].counters?._withUnsafeGuaranteedRef {
+        _ = $0.open.subtract(1, ordering: .relaxed)
+      }
       server.released(worker: index, listener: client.listener, peerHash: client.peerHash)
       return
     }

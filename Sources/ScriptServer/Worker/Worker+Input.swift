@@ -141,7 +141,8 @@ extension Worker {
     guard cutting.left > 0, unsafe cutting.offset < cutting.bytes.count, due.isEmpty, running?.token == TaskToken.none,
       let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
       unsafe connection.pointee.receiver == .none, case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
-      case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: unconsumed(connection))
+      case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(
+        codec, in: unconsumed(connection))
     else { return nil }
     cutting.left -= 1
     unsafe countMessage(connection)

@@ -76,6 +76,7 @@ extension Worker {
     guard var task = running else { return nil }
     if task.token == .none {
       guard let token = tasks.insert(task.owner) else { return nil }
+      if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(1) }
       task.token = token
       running = task
     }
@@ -89,10 +90,20 @@ extension Worker {
     return task.token
   }
 
-  /// Whether the running task was told to end.
-  var runningIsEnding: Bool {
-    guard let task = running, task.token != .none else { return false }
-    return tasks[task.token].isEnding
+  /// Waits of a task that is to end which raise: enough for any clean-up. One that catches the error again and again is
+  /// then ended where it waits, or it would hold the worker for good.
+  private static let refusedWaitsMax = 1000
+
+  /// Answers a wait of the running task if that was told to end; false if it was not.
+  func refuseWaitIfEnding(_ call: HostCall) -> Bool {
+    guard let task = running, task.token != .none, tasks[task.token].isEnding else { return false }
+    tasks[task.token].refusedWaits += 1
+    if tasks[task.token].refusedWaits > Self.refusedWaitsMax {
+      call.waits()
+    } else {
+      unsafe call.raises(.text("reloaded"))
+    }
+    return true
   }
 
   func taskDue(_ token: TaskToken) {
@@ -117,6 +128,7 @@ extension Worker {
       finished(task, refused: refused)
     case .waits:
       precondition(task.token != .none, "a task waits for nothing")
+      if tasks[task.token].isEnding { return endHere(task, thread) }
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
     case .failed:
@@ -132,12 +144,17 @@ extension Worker {
     running = task
     let token = tokenToWait(.turn, until: nil)
     running = nil
-    guard let token else {
-      coroutines.end(thread)
-      return failed(task, "too many suspended tasks")
-    }
+    guard let token else { return endHere(task, thread) }
     tasks[token].thread = thread
     due.append(.goOn(token))
+  }
+
+  /// Ends a task that must not wait any more: it belongs to old code, or too many are suspended.
+  private func endHere(_ task: RunningTask, _ thread: LuaThread) {
+    counters.errors.add(1)
+    let isEnding = task.token != .none && tasks[task.token].isEnding
+    coroutines.end(thread)
+    failed(task, isEnding ? "reloaded" : "too many suspended tasks")
   }
 
   /// The task is over: its connection may go on.
@@ -145,6 +162,7 @@ extension Worker {
     if task.token != .none {
       endWait(task.token)
       tasks.remove(task.token)
+      if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(-1) }
     }
     if task.owner.kind == .timer { timerFinished(task.owner.timer) }
     guard let connection = unsafe table.find(task.owner.connection) else { return }
@@ -262,8 +280,9 @@ extension Worker {
 
   // MARK: Ending old code
 
-  /// Ends every suspended task of generations before `number` with the error "reloaded".
+  /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers they have set.
   func endTasks(olderThan number: Int) {
+    for token in timers.tokens(olderThan: number) { cancelTimer(token) }
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
       tasks[token].isEnding = true
       resume(token, raising: "reloaded")

@@ -165,7 +165,6 @@ final class Worker: @unchecked Sendable {
     if turnsSinceReport < Self.turnsBetweenReports { return }
     turnsSinceReport = 0
     counters.luaBytes.set(lua.memoryBytes)
-    if let generation { counters.olderTasks.set(tasks.count(olderThan: generation.number)) }
   }
 }
 
