@@ -46,6 +46,9 @@ struct ConnectionFlags: OptionSet {
   static let outgoing = ConnectionFlags(rawValue: 1 << 10)
   /// The script gave it a codec of its own, so that a reload does not change it.
   static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
+
+  /// While one of these is set, messages that have come wait.
+  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused]
 }
 
 /// One client.

@@ -35,7 +35,9 @@ extension Interface {
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
         unsafe connection.pointee.flags.remove(.scriptPaused)
-        if unsafe !connection.pointee.inbound.isEmpty { unsafe worker.markReady(connection) }
+        if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
+          unsafe worker.markReady(connection)
+        }
         unsafe worker.resumeReading(connection)
         unsafe call.returns(.boolean(true))
       }
@@ -51,7 +53,6 @@ extension Interface {
       let connection = unsafe Worker.of(context).table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key)
       unsafe call.returns(.boolean(!(connection?.pointee.isUsable ?? false)))
     },
-    unsafe HostFunction("check_connection", "c") { _, _ in },
     unsafe HostFunction("is_connection", "a") { _, call in
       let call = unsafe HostCall(call!)
       unsafe call.returns(.boolean(call[0].asConnection != nil))
@@ -85,25 +86,33 @@ extension Worker {
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else {
       return unsafe sendScripted(call, connection)
     }
-    if let wrong = call.firstVariadicNotString { return call.raisesTypeError(argument: wrong, expected: "string") }
-    let count = variadicBytes(call)
-    let framing: Framing
+    let single = unsafe call.singleVariadic
+    if unsafe single == nil, let wrong = call.firstVariadicNotString {
+      return call.raisesTypeError(argument: wrong, expected: "string")
+    }
+    let count = unsafe single?.count ?? variadicBytes(call)
+    let framedCount: Int
     do throws(FramingError) {
-      framing = try codec.framing(payloadCount: count)
+      framedCount = try codec.framedCount(count)
     } catch {
       return raise(call, "send: \(error)")
     }
-    let (result, room) = unsafe makeRoom(connection, count + framing.overhead)
+    let (result, room) = unsafe makeRoom(connection, framedCount)
     guard let room = unsafe room else { return report(result, call) }
-    let start = unsafe framing.copyPrefix(to: room)
-    unsafe copyVariadic(call, to: room + start)
-    unsafe framing.copySuffix(to: room + start + count)
-    unsafe queued(connection, count + framing.overhead)
+    if let single = unsafe single {
+      unsafe codec.writeFrame(of: single, to: room)
+    } else if let framing = try? codec.framing(payloadCount: count) {
+      let start = unsafe framing.copyPrefix(to: room)
+      unsafe copyVariadic(call, to: room + start)
+      unsafe framing.copySuffix(to: room + start + count)
+    }
+    unsafe queued(connection, framedCount)
     unsafe call.returns(.boolean(true))
   }
 
   fileprivate func writeFromScript(_ call: HostCall) {
     guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    if let single = unsafe call.singleVariadic { return unsafe report(write(connection, single), call) }
     let count = variadicBytes(call)
     let (result, room) = unsafe makeRoom(connection, count)
     guard let room = unsafe room else { return report(result, call) }
@@ -162,9 +171,12 @@ extension Worker {
   }
 
   fileprivate func useCodec(_ call: HostCall) {
-    guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    // The codec was entered for this call: its one use is the connection's.
     let index = unsafe UInt16(truncatingIfNeeded: call[1].asInteger ?? 0)
-    codecs.retain(index)
+    guard let connection = unsafe usable(call) else {
+      codecs.release(index, lua: lua)
+      return call.fails("closed")
+    }
     unsafe codecs.release(connection.pointee.codec, lua: lua)
     unsafe connection.pointee.codec = index
     unsafe connection.pointee.flags.insert(.ownCodec)
@@ -173,6 +185,9 @@ extension Worker {
       // The next codec starts at position 1 of what is left.
       lua.release(cutting.text)
       cutting.text = .none
+    } else if unsafe !connection.pointee.inbound.isEmpty {
+      // What has come may be a message by the new codec, although nothing more comes.
+      unsafe markReady(connection)
     }
     unsafe call.returns(.boolean(true))
   }

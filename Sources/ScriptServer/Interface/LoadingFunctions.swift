@@ -73,7 +73,7 @@ extension Worker {
 
   /// native.codec(type, max_length, delimiter, length, size, endian, offset, adjustment, strip, decode, encode)
   fileprivate func enterCodec(_ call: HostCall) {
-    if unsafe call[0].text == "scripted" { return enterScriptedCodec(call) }
+    if unsafe call[9].asReference != nil { return enterScriptedCodec(call) }
     do throws(CodecSettingError) {
       let codec = try builtinCodec(call).validated()
       guard let index = codecs.intern(codec) else { return call.fails("too many different codecs on one worker") }
@@ -118,7 +118,6 @@ extension Worker {
   private func enterScriptedCodec(_ call: HostCall) {
     guard let decode = unsafe call[9].asReference, let encode = unsafe call[10].asReference else { return }
     let maxLength = unsafe Int(call[1].asInteger ?? Int64(Codec.frameMaxLengthDefault))
-    let owner = candidate ?? generation
     guard Codec.maxLengthAllowed.contains(maxLength),
       let index = codecs.insertScripted(decode: decode, encode: encode, maxLength: maxLength)
     else {
@@ -126,7 +125,8 @@ extension Worker {
       lua.release(encode)
       return fail(call, "max_length must be from 1 to \(Codec.maxLengthAllowed.upperBound), not \(maxLength)")
     }
-    owner?.codecs.append(index)
+    // Any other kind is the connection's that is about to use it.
+    if unsafe call[0].text == "scripted" { (candidate ?? generation)?.codecs.append(index) }
     unsafe call.returns(.integer(Int64(index)))
   }
 

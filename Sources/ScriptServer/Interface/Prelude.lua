@@ -71,8 +71,9 @@ local codec_options = {
 
 local scripted_options = { decode = "function", encode = "function", max_length = "integer" }
 
--- The number of a codec on this worker, entered if it is new.
-local function codec_number(where, spec, level)
+-- The number of a codec on this worker, entered if it is new. One with functions belongs to the generation that loads, as
+-- kind "scripted", or to the connection that is to use it, as kind "own".
+local function codec_number(where, spec, kind, level)
   if type(spec) == "string" then spec = { type = spec } end
   local name = spec.type
   if name == nil and (spec.decode or spec.encode) then
@@ -89,17 +90,24 @@ local function codec_number(where, spec, level)
     check_options(('%s: codec "%s"'):format(where, name), options, codec_options[name], level + 1)
   end
   local number, reason = native.codec(
-    name or "scripted", spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
+    name or kind, spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
     spec.adjustment, spec.strip, spec.decode, spec.encode)
   if not number then error(where .. ": " .. reason, level + 1) end
   return number
 end
 
+local function check_connection(conn, method)
+  if not native.is_connection(conn) then
+    error(("bad argument #1 to '%s' (connection expected, got %s)"):format(method, conn == nil and "no value" or type(conn)), 3)
+  end
+end
+
 function connection.set_codec(conn, spec)
+  check_connection(conn, "set_codec")
   if kinds.codec(spec) then
     error("bad argument #1 to 'set_codec' (a codec's name or table expected, got " .. type(spec) .. ")", 2)
   end
-  return native.use_codec(conn, codec_number("conn:set_codec", spec, 2))
+  return native.use_codec(conn, codec_number("conn:set_codec", spec, "own", 2))
 end
 
 -- Connections ---------------------------------------------------------------------------------------------------------
@@ -111,7 +119,7 @@ local function next_message(conn)
 end
 
 function connection.messages(conn)
-  native.check_connection(conn)
+  check_connection(conn, "messages")
   return next_message, conn
 end
 
@@ -151,7 +159,7 @@ local function listen(generation, options)
   for name, value in pairs(options) do copy[name] = value end
   local caller = getinfo(3, "Sl")
   copy.place = ("%s:%d"):format(caller.short_src, caller.currentline)
-  copy.codec_number = codec_number("moonport.listen", options.codec or "raw", 3)
+  copy.codec_number = codec_number("moonport.listen", options.codec or "raw", "scripted", 3)
   local listeners = generation.listeners
   listeners[#listeners + 1] = copy
 end
@@ -174,23 +182,18 @@ local handler_names = {
 local known_handlers = {}
 for _, name in ipairs(handler_names) do known_handlers[name] = true end
 
--- Where a function of a script begins, "chat.lua:12"; `where` for what is none.
-local function place_of(f, where)
-  if type(f) ~= "function" then return where end
-  local info = getinfo(f, "S")
-  return info.what == "C" and where or ("%s:%d"):format(info.short_src, info.linedefined)
-end
-
--- Hands the functions of a handler table over; returns the number of the set.
-local function enter_handlers(where, handlers)
+-- Hands the functions of a handler table over; returns the number of the set. `place` is "file:line" for an error about a value
+-- that has no line of its own.
+local function enter_handlers(place, handlers)
   for name, value in pairs(handlers) do
     if type(name) == "string" and name:find("^on_") then
-      if not known_handlers[name] then
-        error(("%s: unknown handler '%s'; the handlers are %s"):format(
-          place_of(value, where), name, concat(handler_names, ", ")), 0)
-      end
       if type(value) ~= "function" then
-        error(("%s: handler '%s' must be a function, not %s"):format(where, name, describe(value)), 0)
+        error(("%s: handler '%s' must be a function, not %s"):format(place, name, describe(value)), 0)
+      end
+      if not known_handlers[name] then
+        local at = getinfo(value, "S")
+        local line = at.what == "C" and place or ("%s:%d"):format(at.short_src, at.linedefined)
+        error(("%s: unknown handler '%s'; the handlers are %s"):format(line, name, concat(handler_names, ", ")), 0)
       end
     end
   end
@@ -212,7 +215,7 @@ end
 -- Finds a module outside the script's folder, by the usual paths: Lua text gets the generation's environment, a C library is
 -- loaded as the standard `require` does it.
 local function find_elsewhere(generation, name)
-  local path, tried = package.searchpath(name, package.path)
+  local path, tried = package.searchpath(name, generation.environment.package.path)
   if path then
     local text, problem = read_file(path)
     if not text then error(problem, 0) end
@@ -220,10 +223,11 @@ local function find_elsewhere(generation, name)
     if not chunk then error(message, 0) end
     return chunk, path
   end
+  tried = "\n\t" .. tried
   for index = 3, #package.searchers do
     local loader, data = package.searchers[index](name)
     if type(loader) == "function" then return loader, data end
-    if type(loader) == "string" then tried = tried .. loader end
+    if type(loader) == "string" then tried = tried .. "\n\t" .. loader end
   end
   return nil, tried
 end
@@ -415,7 +419,7 @@ local function load_generation(number)
   local sets = { [handlers] = enter_handlers(("%s:%d"):format(place:sub(2), last_line), handlers) }
   for _, options in ipairs(generation.listeners) do
     local own = options.handler or handlers
-    if not sets[own] then sets[own] = enter_handlers(options.place .. ": handler of " .. options.address, own) end
+    if not sets[own] then sets[own] = enter_handlers(options.place, own) end
     enter_listener(options, sets[own])
   end
 end

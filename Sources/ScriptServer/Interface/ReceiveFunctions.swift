@@ -19,6 +19,11 @@ extension Worker {
     if unsafe connection.pointee.receiver != .none {
       return unsafe call.raises(.text("another coroutine already receives from this connection"))
     }
+    if unsafe connection.pointee.flags.contains(.endOfStream) {
+      // If this takes the last of what the client sent, its end is next, whatever the handler does then.
+      unsafe markReady(connection)
+    }
+    let key = unsafe connection.pointee.key
     switch unsafe take(connection, request) {
     case .bytes(let bytes): unsafe call.returns(.bytes(bytes))
     case .value(let reference): unsafe call.returns(.reference(reference))
@@ -26,7 +31,10 @@ extension Worker {
     case .failed(let reason):
       unsafe close(connection, reason)
       call.fails("closed")
-    case .incomplete: unsafe waitToReceive(call, connection, request)
+    case .incomplete:
+      // A codec in Lua may have closed the connection that it was asked to decode for.
+      guard unsafe table.find(key) != nil, unsafe connection.pointee.phase == .open else { return call.fails("closed") }
+      unsafe waitToReceive(call, connection, request)
     }
   }
 

@@ -25,10 +25,14 @@ extension Worker {
     guard unsafe connection.pointee.isUsable else { return }
     unsafe leave(connection, reason)
     unsafe connection.pointee.phase = .flushing
-    if unsafe !connection.pointee.flags.contains(.cutting) { unsafe connection.pointee.inbound.release() }
     unsafe connection.pointee.decoder.reset()
     unsafe schedule(connection, at: now + Self.flushNanoseconds)
     unsafe markDirty(connection)
+    // While its bytes are being cut, the cutting does the rest when it notices.
+    if unsafe connection.pointee.flags.contains(.cutting) { return }
+    unsafe connection.pointee.inbound.release()
+    // A client that sends all before it reads would else wait for us, as we for it.
+    unsafe resumeReading(connection)
   }
 
   /// The client has ended its side, and everything it sent was handed over.

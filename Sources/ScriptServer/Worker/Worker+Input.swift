@@ -83,7 +83,10 @@ extension Worker {
     lua.release(view.text)
     guard let connection = unsafe table.find(key) else { return }
     unsafe connection.pointee.flags.remove(.cutting)
-    guard unsafe connection.pointee.phase == .open else { return unsafe connection.pointee.inbound.release() }
+    guard unsafe connection.pointee.phase == .open else {
+      unsafe connection.pointee.inbound.release()
+      return unsafe resumeReading(connection)
+    }
     guard unsafe keepRest(view, of: connection) else { return }
     unsafe afterCutting(connection)
   }
@@ -92,7 +95,7 @@ extension Worker {
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
     if unsafe connection.pointee.receiver != .none { return unsafe feedReceiver(connection) }
-    if unsafe connection.pointee.flags.contains(.busy) { return false }
+    if unsafe !connection.pointee.flags.isDisjoint(with: .holdsMessages) { return false }
     if left == 0 {
       unsafe markReady(connection)
       return false
@@ -128,7 +131,7 @@ extension Worker {
   ) {
     cutting.left = left
     unsafe startMessage(connection, .bytes(bytes)) { context, start in
-      guard let bytes = unsafe Worker.of(context).nextMessage() else { return false }
+      guard let bytes = unsafe Worker.lend(context, { unsafe $0.nextMessage() }) else { return false }
       unsafe start!.replaceArgument(1, .bytes(bytes))
       return true
     }
@@ -138,15 +141,19 @@ extension Worker {
   /// The next message of the connection whose handler has just returned, if it may be handed over at once: nothing else that
   /// the handler decided comes first.
   private func nextMessage() -> UnsafeRawBufferPointer? {
-    guard cutting.left > 0, unsafe cutting.offset < cutting.bytes.count, due.isEmpty, running?.token == TaskToken.none,
+    let rest = unsafe cutting.bytes.count - cutting.offset
+    guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
       let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
-      unsafe connection.pointee.receiver == .none, case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
-      case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(
-        codec, in: unconsumed(connection))
+      unsafe connection.pointee.receiver == .none, case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
     else { return nil }
+    let bytes = unsafe UnsafeRawBufferPointer(start: cutting.bytes.baseAddress! + cutting.offset, count: rest)
+    guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
+      return nil
+    }
     cutting.left -= 1
+    cutting.offset += consumed
     unsafe countMessage(connection)
-    return unsafe consume(connection, payload, consumed)
+    return unsafe UnsafeRawBufferPointer(start: bytes.baseAddress! + payload.lowerBound, count: payload.count)
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.
@@ -325,7 +332,9 @@ extension Worker {
   private func afterCutting(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.inbound.isEmpty {
       unsafe connection.pointee.messageBegunAt = 0
-    } else if unsafe connection.pointee.messageBegunAt == 0, unsafe !connection.pointee.flags.contains(.busy) {
+    } else if unsafe connection.pointee.messageBegunAt == 0,
+      unsafe connection.pointee.flags.isDisjoint(with: .holdsMessages)
+    {
       unsafe connection.pointee.messageBegunAt = now
       unsafe scheduleOpenDeadline(connection)
     }
@@ -338,7 +347,8 @@ extension Worker {
   /// Whether what the ended stream left can make no further message.
   private func isExhausted(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if unsafe connection.pointee.flags.contains(.ready) { return false }
-    if unsafe connection.pointee.inbound.isEmpty || !connection.pointee.flags.contains(.busy) { return true }
+    if unsafe connection.pointee.inbound.isEmpty { return true }
+    if unsafe connection.pointee.flags.isDisjoint(with: .holdsMessages) { return true }
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else { return false }
     var decoder = unsafe connection.pointee.decoder
     return unsafe decoder.next(codec, in: connection.pointee.inbound.bytes) == .incomplete

@@ -26,12 +26,13 @@ extension Worker {
 
   /// Room for `count` bytes of one message in the connection's queue, or why there is none.
   ///
-  /// The caller fills the room at once and then calls `queued`.
+  /// The caller fills the room at once and then calls `queued`. A message without a byte is queued as soon as it is
+  /// admitted and gets no room: an empty piece in the queue would be one that no write ever passes.
   func makeRoom(
     _ connection: UnsafeMutablePointer<Connection>, _ count: Int
   ) -> (SendResult, UnsafeMutableRawPointer?) {
     let admitted = unsafe admit(connection, count)
-    guard admitted == .queued else { return (admitted, nil) }
+    guard admitted == .queued, count > 0 else { return (admitted, nil) }
     let whole = unsafe limit(of: connection).policy == .dropOldest
     return unsafe (.queued, connection.pointee.output.reserve(count, whole: whole, pool: pool))
   }
@@ -50,6 +51,8 @@ extension Worker {
       unsafe lost(connection, .overflow)
     case .dropNewest, .pause: break
     case .dropOldest:
+      // What could not fit even an empty queue makes nobody else go.
+      if count > limit.hardBytes { break }
       let wanted = unsafe connection.pointee.output.count + count - limit.hardBytes
       let dropped = unsafe connection.pointee.output.dropOldest(
         until: wanted, keepFirst: connection.pointee.flags.contains(.writing), pool: pool)
@@ -75,13 +78,16 @@ extension Worker {
   func queued(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) {
     unsafe connection.pointee.messagesOut &+= 1
     counters.messagesOut.add(1)
-    let waiting = unsafe connection.pointee.output.count
     unsafe markDirty(connection)
-    if waiting > Self.earlyFlushBytes, unsafe !connection.pointee.flags.contains(.writing) {
-      return unsafe flush(connection)
+    if unsafe connection.pointee.output.count > Self.earlyFlushBytes,
+      unsafe !connection.pointee.flags.contains(.writing)
+    {
+      let key = unsafe connection.pointee.key
+      unsafe flush(connection)
+      guard unsafe table.find(key) != nil else { return }
     }
     let limit = unsafe limit(of: connection)
-    if waiting > limit.softBytes, unsafe !connection.pointee.flags.contains(.overSoft) {
+    if unsafe connection.pointee.output.count > limit.softBytes, unsafe !connection.pointee.flags.contains(.overSoft) {
       unsafe connection.pointee.flags.insert(.overSoft)
       unsafe connection.pointee.softSince = now
       if limit.policy == .pause { unsafe connection.pointee.flags.insert(.outputPaused) }
@@ -234,10 +240,9 @@ private struct FramedBroadcast {
     if self.codec == index { return bytes }
     self.codec = index
     bytes = nil
-    guard let framing = try? unsafe codec.framing(payloadCount: message.count) else { return nil }
-    let count = unsafe message.count + framing.overhead
+    guard let count = unsafe try? codec.framedCount(message.count) else { return nil }
     let block = unsafe UnsafeMutableRawBufferPointer(start: malloc(max(count, 1)), count: count)
-    unsafe framing.copyFrame(of: message, to: block.baseAddress!)
+    unsafe codec.writeFrame(of: message, to: block.baseAddress!)
     bytes = unsafe SharedBytes(adopting: block)
     return bytes
   }

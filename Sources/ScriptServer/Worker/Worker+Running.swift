@@ -24,12 +24,12 @@ extension Worker {
     _ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner, next: NextBody? = nil
   ) {
     precondition(running == nil, "a handler was started inside another")
+    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     guard let thread = coroutines.take() else {
       log.error("out of memory: a handler was not run")
       counters.errors.add(1)
       return finished(RunningTask(owner: owner), refused: false)
     }
-    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     running = RunningTask(owner: owner)
     let run = unsafe coroutines.start(thread, function, arguments, next: next)
     after(run, thread)
@@ -63,6 +63,10 @@ extension Worker {
       unsafe connection.pointee.receiver == token
     {
       unsafe connection.pointee.receiver = .none
+      // What it did not take is the next message's; nothing else may come to have it looked at.
+      if unsafe !connection.pointee.flags.contains(.cutting) && !connection.pointee.inbound.isEmpty {
+        unsafe markReady(connection)
+      }
     }
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
@@ -280,13 +284,14 @@ extension Worker {
 
   // MARK: Ending old code
 
-  /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers they have set.
+  /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers that such tasks
+  /// have set since their generation was replaced.
   func endTasks(olderThan number: Int) {
-    for token in timers.tokens(olderThan: number) { cancelTimer(token) }
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
       tasks[token].isEnding = true
       resume(token, raising: "reloaded")
       settle()
     }
+    for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
 }

@@ -21,12 +21,20 @@ extension Worker {
     let position = isCutting ? cutting.offset - cutting.textOffset + 1 : 1
     var arguments = unsafe LuaArguments(.reference(decode), .reference(text))
     unsafe arguments.append(.integer(Int64(position)))
+    let key = unsafe connection.pointee.key
     switch lua.call(prelude.decode, arguments, { scriptedStep($0, position) }) {
     case .message(let message, let consumed):
+      // The script's function may have closed the connection.
+      guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else {
+        lua.release(message)
+        return .failed(.error)
+      }
       unsafe countMessage(connection)
       unsafe skip(connection, consumed)
       return .value(message)
-    case .incomplete: return bytes.count > maxLength ? .failed(.tooLong) : .incomplete
+    case .incomplete:
+      let isGone = unsafe connection.pointee.key != key || connection.pointee.phase != .open
+      return isGone ? .failed(.error) : bytes.count > maxLength ? .failed(.tooLong) : .incomplete
     case .failed(let failure):
       counters.errors.add(1)
       log.error(
