@@ -48,7 +48,8 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
       "an address that is none", script("2", "moonport.listen { address = 'nowhere at all' }"), "main.lua:4:",
       "nowhere at all"),
     BrokenScript(
-      "the same address twice", script("2", "for _ = 1, 2 do moonport.listen { address = 'unix:twice.sock' } end"),
+      "the same address twice",
+      script("2", "for _ = 1, 2 do moonport.listen { address = 'unix:/tmp/moonport-test-twice.sock' } end"),
       "main.lua:4:", "twice"),
     BrokenScript(
       "other addresses on one worker",

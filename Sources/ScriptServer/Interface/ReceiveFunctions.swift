@@ -13,7 +13,7 @@ extension Interface {
 extension Worker {
   fileprivate func receiveFromScript(_ call: HostCall) {
     guard let request = receiveRequest(call) else { return }
-    if runningIsEnding { return call.waits() }
+    if refuseWaitIfEnding(call) { return }
     guard let connection = unsafe table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key),
       unsafe connection.pointee.phase == .open
     else { return call.fails("closed") }
