@@ -49,6 +49,31 @@ import Testing
     #expect(try client.receiveLine() == "generation 3 heard c")
   }
 
+  @Test func `a module is found in the script's folder, on package.path, and as a C library`() throws {
+    let folder = try TemporaryFolder()
+    try folder.write("parts/near.lua", "return 'near'")
+    try folder.write("elsewhere/far.lua", "return 'far'")
+    let source = try folder.write(
+      "native.c",
+      """
+      #include <lua5.4/lua.h>
+      int luaopen_native(lua_State *L) { lua_pushstring(L, "native"); return 1; }
+      """)
+    try shell("gcc -shared -fPIC \(source) -o native.so", in: folder)
+    let script = """
+      local moonport = require "moonport"
+      package.path = package.path .. ";" .. arg[1] .. "/elsewhere/?.lua"
+      local near, far, native = require "parts.near", require "far", require "native"
+      return { on_start = function() print(near, far, native) end }
+      """
+    let server = try MoonportProcess(script: script, folder: folder) {
+      $0.listen = MoonportProcess.anyPort
+      $0.scriptArguments = [folder.path]
+      $0.environment = ["LUA_CPATH": folder.file("?.so")]
+    }
+    try server.waitForOutput(containing: "near\tfar\tnative\n")
+  }
+
   // MARK: README
 
   @Test func `the first script and the live reload of the README work as written`() throws {
@@ -106,6 +131,30 @@ import Testing
   }
 
   // MARK: Completeness
+
+  @Test func `the architecture page names every file of Sources, and no file or bound that does not exist`() throws {
+    let page = try ProjectFiles.text("docs/ARCHITECTURE.md")
+    let paths = try FileManager.default.subpathsOfDirectory(atPath: ProjectFiles.path("Sources"))
+    let sources = paths.filter { $0.hasSuffix(".swift") || $0.hasSuffix(".c") || $0.hasSuffix(".lua") }
+    #expect(sources.count > 100)
+    let commands = [
+      "Broadcast", "Check", "Connections", "Drain", "Kick", "Reload", "Rollback", "Run", "Status", "Stop",
+    ]
+    for path in sources {
+      let name = ((path as NSString).lastPathComponent as NSString).deletingPathExtension
+      if path.hasPrefix("moonport/"), commands.contains(name) { continue }
+      let part =
+        name.split(separator: "+").count == 2 && name != "Worker+Reload" ? "+" + name.split(separator: "+")[1] : name
+      #expect(page.contains(part), "\(path) is not on the page")
+    }
+    for name in matches(#"`([\w/+]+\.(?:swift|c|lua|h))`"#, in: page) {
+      #expect(paths.contains { $0 == name || $0.hasSuffix("/" + name) || $0.hasSuffix(name) }, "there is no \(name)")
+    }
+    let code = try sources.map { try ProjectFiles.text("Sources/\($0)") }.joined(separator: "\n")
+    let bounds = matches(#"`([a-z]\w+(?:Max|Nanoseconds|Descriptors|Bytes|Default|Allowed))`"#, in: page)
+    #expect(bounds.count > 20)
+    for name in bounds { #expect(contains(code, " \(name)"), "there is no \(name)") }
+  }
 
   @Test func `the reference has every function, method, handler and option that scripts can use`() throws {
     let page = try ProjectFiles.text(DocumentationTests.reference)
