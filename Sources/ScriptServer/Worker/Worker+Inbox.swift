@@ -65,7 +65,10 @@ extension Worker {
 
   private func accept(_ client: AcceptedClient) {
     let names = SocketNames(of: client.descriptor)
-    guard let key = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket) else {
+    let associated = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket)
+    // A slot beyond what an id has room for would take another connection's id.
+    if let key = associated, key.slot >= UInt32(ConnectionID.slotsMax) { port.close(key) }
+    guard let key = associated, key.slot < UInt32(ConnectionID.slotsMax) else {
       log.error("an accepted client could not be taken over")
       counters.connections.subtract(1, ordering: .relaxed)
       unsafe listeners[Int(client.listener)].counters?._withUnsafeGuaranteedRef {
