@@ -28,7 +28,7 @@ package struct ConnectionID: Hashable, Sendable {
 
   /// The handle on that worker's port; `.none` for a number that is no id.
   var key: HandleKey {
-    guard rawValue > 0 else { return .none }
+    guard rawValue > 0, rawValue >> 62 == 0 else { return .none }
     return HandleKey(slot: UInt32(rawValue >> 8 & 0x3f_ffff), generation: UInt32(truncatingIfNeeded: rawValue >> 30))
   }
 }

@@ -57,7 +57,9 @@ struct SendQueue {
   var isEmpty: Bool { count == 0 }
 
   /// The tail's free bytes for a message of `bytes`, or a new chunk's. `whole` starts a chunk of its own for the message.
+  /// At least one byte: `advance` frees a chunk with its last byte, and a port waits with the first piece that has any.
   mutating func reserve(_ bytes: Int, whole: Bool, pool: UnsafeMutablePointer<BufferPool>) -> UnsafeMutableRawPointer {
+    precondition(bytes > 0, "an empty chunk")
     if !whole, let tail = unsafe tail, unsafe tail.pointee.shared == nil, unsafe !tail.pointee.isOneMessage,
       unsafe tail.pointee.blockBytes - Chunk.headerBytes - tail.pointee.end >= bytes
     {

@@ -185,6 +185,9 @@ extension Worker {
       // The next codec starts at position 1 of what is left.
       lua.release(cutting.text)
       cutting.text = .none
+    } else if unsafe !connection.pointee.inbound.isEmpty {
+      // What has come may be a message by the new codec, although nothing more comes.
+      unsafe markReady(connection)
     }
     unsafe call.returns(.boolean(true))
   }

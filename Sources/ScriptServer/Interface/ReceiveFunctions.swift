@@ -12,7 +12,7 @@ extension Interface {
 extension Worker {
   fileprivate func receiveFromScript(_ call: HostCall) {
     guard let request = receiveRequest(call) else { return }
-    if runningIsEnding { return unsafe call.raises(.text("reloaded")) }
+    if runningIsEnding { return call.waits() }
     guard let connection = unsafe table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key),
       unsafe connection.pointee.phase == .open
     else { return call.fails("closed") }
@@ -23,6 +23,7 @@ extension Worker {
       // If this takes the last of what the client sent, its end is next, whatever the handler does then.
       unsafe markReady(connection)
     }
+    let key = unsafe connection.pointee.key
     switch unsafe take(connection, request) {
     case .bytes(let bytes): unsafe call.returns(.bytes(bytes))
     case .value(let reference): unsafe call.returns(.reference(reference))
@@ -30,7 +31,10 @@ extension Worker {
     case .failed(let reason):
       unsafe close(connection, reason)
       call.fails("closed")
-    case .incomplete: unsafe waitToReceive(call, connection, request)
+    case .incomplete:
+      // A codec in Lua may have closed the connection that it was asked to decode for.
+      guard unsafe table.find(key) != nil, unsafe connection.pointee.phase == .open else { return call.fails("closed") }
+      unsafe waitToReceive(call, connection, request)
     }
   }
 

@@ -97,6 +97,11 @@ final class ReloadTransaction: @unchecked Sendable {
     }
   }
 
+  /// A worker will not come to the meeting.
+  func giveUp(_ problem: String) {
+    condition.withLock { if stage == .meeting { decide(problem) } }
+  }
+
   /// A worker has handed its state over, or failed to; returns what all decided.
   func decide(handedOver problem: String?) -> Bool {
     condition.withLock {

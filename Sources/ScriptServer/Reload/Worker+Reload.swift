@@ -47,7 +47,7 @@ extension Worker {
 
   /// Gives back everything that Lua keeps for a generation.
   private func retire(_ generation: Generation) {
-    for token in timers.tokens(ofGeneration: generation.number) { cancelTimer(token) }
+    for token in timers.tokens(where: { $0.codeGeneration == generation.number }) { cancelTimer(token) }
     for reference in generation.references { lua.release(reference) }
     for codec in generation.codecs { codecs.release(codec, lua: lua) }
     unsafe lua.call(prelude.forget, LuaArguments(.integer(Int64(generation.number)))) { _ in }
@@ -100,7 +100,10 @@ extension Worker {
   private func enterListeners(_ new: Generation, _ transaction: ReloadTransaction) {
     let main = new.sets[0]
     if listeners.isEmpty { listeners.append(ListenerEntry()) }
-    for index in listeners.indices { listeners[index].handlers = main }
+    for index in listeners.indices {
+      listeners[index].handlers = main
+      listeners[index].isCurrent = false
+    }
     for (settings, (id, counters)) in zip(new.listeners, zip(transaction.listeners, transaction.counters)) {
       while listeners.count <= Int(id) { unsafe listeners.append(ListenerEntry(handlers: main)) }
       listeners[Int(id)] = unsafe ListenerEntry(
@@ -120,8 +123,11 @@ extension Worker {
   private func keepConnections(_ new: Generation, _ transaction: ReloadTransaction) {
     for key in table.keys() {
       guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
-      let codec = unsafe listeners[Int(connection.pointee.listener)].codec
-      if unsafe !connection.pointee.flags.contains(.ownCodec), case .scripted = unsafe codecs[connection.pointee.codec],
+      let entry = unsafe listeners[Int(connection.pointee.listener)]
+      let codec = entry.codec
+      // A removed listener's codec went with its generation; its connections hold on to theirs.
+      if entry.isCurrent, unsafe !connection.pointee.flags.contains(.ownCodec),
+        case .scripted = unsafe codecs[connection.pointee.codec],
         case .scripted = codecs[codec]
       {
         codecs.retain(codec)

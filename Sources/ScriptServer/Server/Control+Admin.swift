@@ -25,9 +25,9 @@ extension ControlThread {
   // MARK: Clients
 
   func adminAccepted(_ descriptor: Int32) {
-    guard AdminListener.isAllowed(peerOf: descriptor),
-      let key = try? port.associate(Descriptor(adopting: descriptor), as: .socket)
-    else { return Descriptor(adopting: descriptor).close() }
+    guard AdminListener.isAllowed(peerOf: descriptor) else { return Descriptor(adopting: descriptor).close() }
+    // What cannot be associated is closed by the port.
+    guard let key = try? port.associate(Descriptor(adopting: descriptor), as: .socket) else { return }
     adminClients[key] = AdminClientState()
     _ = port.submit(.read, on: key)
   }

@@ -82,9 +82,9 @@ struct TimerTable: ~Copyable {
     count -= 1
   }
 
-  /// The tokens of all timers of one generation.
-  func tokens(ofGeneration generation: Int) -> [TimerToken] {
-    slots.filter { $0.function.exists && $0.codeGeneration == generation }.map(\.token)
+  /// The tokens of all timers for which `condition` holds.
+  func tokens(where condition: (ScriptTimer) -> Bool) -> [TimerToken] {
+    slots.filter { $0.function.exists && condition($0) }.map(\.token)
   }
 }
 

@@ -6,23 +6,18 @@ import LuaRuntime
 import Synchronization
 
 extension Worker {
-  /// Handles what came by mailbox, in order. A reload's switch takes what is left itself.
+  /// Handles what came by mailbox, in order. What is still to be handled stays in the inbox meanwhile: a reload's switch
+  /// looks there for what the old code has sent, and a worker that ends for what it must let go.
   func handleInbox() {
-    while !inbox.isEmpty, !isEnding {
-      let messages = inbox
-      inbox.removeAll(keepingCapacity: true)
-      for (offset, message) in messages.enumerated() {
-        if case .commit = message {
-          // What came behind the switch in this batch may have been sent by old code: it is for the switch to deliver.
-          inbox.insert(contentsOf: messages[(offset + 1)...], at: 0)
-          handle(message)
-          settle()
-          break
-        }
-        handle(message)
-        settle()
-      }
+    while inboxNext < inbox.count, !isEnding {
+      let message = inbox[inboxNext]
+      inboxNext += 1
+      handle(message)
+      settle()
     }
+    if inboxNext < inbox.count { return }
+    inbox.removeAll(keepingCapacity: true)
+    inboxNext = 0
   }
 
   private func handle(_ message: WorkerMessage) {
@@ -47,35 +42,42 @@ extension Worker {
   /// Delivers broadcasts and messages for single connections that wait in the mailbox; everything else stays for later.
   func deliverWaiting() {
     mailbox.drain(into: &inbox)
-    let messages = inbox
-    inbox.removeAll(keepingCapacity: true)
-    var later: [WorkerMessage] = []
+    let messages = inbox[inboxNext...]
+    inbox = []
+    inboxNext = 0
     for message in messages {
       switch message {
       case .broadcast, .send, .close:
         handle(message)
         settle()
-      default: later.append(message)
+      default: inbox.append(message)
       }
     }
-    inbox.insert(contentsOf: later, at: 0)
+  }
+
+  /// Answers whoever waits for this worker, which has ended, and lets go of clients that it has not taken over.
+  private func abandon(_ message: WorkerMessage) {
+    switch message {
+    case .accepted(let client): turnAway(client)
+    case .connections(let query): query.answer([])
+    case .prepare(let transaction): transaction.loaded("the server is ending")
+    case .commit(let transaction): transaction.giveUp("the server is ending")
+    case .broadcast, .send, .close, .console, .discard, .endOlder, .stop: break
+    }
   }
 
   // MARK: New clients
 
   private func accept(_ client: AcceptedClient) {
+    // A reload may have removed the listener while the client was on its way here.
+    guard listeners[Int(client.listener)].isCurrent else { return turnAway(client) }
     let names = SocketNames(of: client.descriptor)
     let associated = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket)
     // A slot beyond what an id has room for would take another connection's id.
     if let key = associated, key.slot >= UInt32(ConnectionID.slotsMax) { port.close(key) }
     guard let key = associated, key.slot < UInt32(ConnectionID.slotsMax) else {
       log.error("an accepted client could not be taken over")
-      counters.connections.subtract(1, ordering: .relaxed)
-      unsafe listeners[Int(client.listener)].counters?._withUnsafeGuaranteedRef {
-        _ = $0.open.subtract(1, ordering: .relaxed)
-      }
-      server.released(worker: index, listener: client.listener, peerHash: client.peerHash)
-      return
+      return neverOpened(client)
     }
     let connection = unsafe table.insert(key)
     let entry = listeners[Int(client.listener)]
@@ -95,6 +97,21 @@ extension Worker {
     }
     unsafe scheduleOpenDeadline(connection)
     unsafe callOpen(connection)
+  }
+
+  /// Closes a client that nobody serves.
+  private func turnAway(_ client: AcceptedClient) {
+    Descriptor(adopting: client.descriptor).close()
+    neverOpened(client)
+  }
+
+  /// Takes a client that was counted when it was placed out of all counts.
+  private func neverOpened(_ client: AcceptedClient) {
+    counters.connections.subtract(1, ordering: .relaxed)
+    unsafe listeners[Int(client.listener)].counters?._withUnsafeGuaranteedRef {
+      _ = $0.open.subtract(1, ordering: .relaxed)
+    }
+    server.released(worker: index, listener: client.listener, peerHash: client.peerHash)
   }
 
   private func callOpen(_ connection: UnsafeMutablePointer<Connection>) {
@@ -219,9 +236,7 @@ extension Worker {
     for key in table.keys() {
       if let connection = unsafe table.find(key) { unsafe lost(connection, .shutdown) }
     }
-    for message in mailbox.close() {
-      if case .accepted(let client) = message { Descriptor(adopting: client.descriptor).close() }
-    }
+    for message in inbox[inboxNext...] + mailbox.close() { abandon(message) }
     due.removeAll()
     coroutines.drain()
     lua.close()

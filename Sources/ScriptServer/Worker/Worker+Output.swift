@@ -26,12 +26,13 @@ extension Worker {
 
   /// Room for `count` bytes of one message in the connection's queue, or why there is none.
   ///
-  /// The caller fills the room at once and then calls `queued`.
+  /// The caller fills the room at once and then calls `queued`. A message without a byte is queued as soon as it is
+  /// admitted and gets no room: an empty piece in the queue would be one that no write ever passes.
   func makeRoom(
     _ connection: UnsafeMutablePointer<Connection>, _ count: Int
   ) -> (SendResult, UnsafeMutableRawPointer?) {
     let admitted = unsafe admit(connection, count)
-    guard admitted == .queued else { return (admitted, nil) }
+    guard admitted == .queued, count > 0 else { return (admitted, nil) }
     let whole = unsafe limit(of: connection).policy == .dropOldest
     return unsafe (.queued, connection.pointee.output.reserve(count, whole: whole, pool: pool))
   }
@@ -50,6 +51,8 @@ extension Worker {
       unsafe lost(connection, .overflow)
     case .dropNewest, .pause: break
     case .dropOldest:
+      // What could not fit even an empty queue makes nobody else go.
+      if count > limit.hardBytes { break }
       let wanted = unsafe connection.pointee.output.count + count - limit.hardBytes
       let dropped = unsafe connection.pointee.output.dropOldest(
         until: wanted, keepFirst: connection.pointee.flags.contains(.writing), pool: pool)

@@ -24,12 +24,12 @@ extension Worker {
     _ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner, next: NextBody? = nil
   ) {
     precondition(running == nil, "a handler was started inside another")
+    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     guard let thread = coroutines.take() else {
       log.error("out of memory: a handler was not run")
       counters.errors.add(1)
       return finished(RunningTask(owner: owner), refused: false)
     }
-    if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     running = RunningTask(owner: owner)
     let run = unsafe coroutines.start(thread, function, arguments, next: next)
     after(run, thread)
@@ -63,6 +63,10 @@ extension Worker {
       unsafe connection.pointee.receiver == token
     {
       unsafe connection.pointee.receiver = .none
+      // What it did not take is the next message's; nothing else may come to have it looked at.
+      if unsafe !connection.pointee.flags.contains(.cutting) && !connection.pointee.inbound.isEmpty {
+        unsafe markReady(connection)
+      }
     }
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
@@ -89,7 +93,8 @@ extension Worker {
     return task.token
   }
 
-  /// Whether the running task was told to end.
+  /// Whether the running task was told to end. What it waits for then does not matter: it is ended in that wait, so that
+  /// no `pcall` around it keeps the worker for good.
   var runningIsEnding: Bool {
     guard let task = running, task.token != .none else { return false }
     return tasks[task.token].isEnding
@@ -117,6 +122,7 @@ extension Worker {
       finished(task, refused: refused)
     case .waits:
       precondition(task.token != .none, "a task waits for nothing")
+      if tasks[task.token].isEnding { return ended(task, thread, "reloaded") }
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
     case .failed:
@@ -133,11 +139,18 @@ extension Worker {
     let token = tokenToWait(.turn, until: nil)
     running = nil
     guard let token else {
-      coroutines.end(thread)
-      return failed(task, "too many suspended tasks")
+      let isEnding = task.token != .none && tasks[task.token].isEnding
+      return ended(task, thread, isEnding ? "reloaded" : "too many suspended tasks on this worker")
     }
     tasks[token].thread = thread
     due.append(.goOn(token))
+  }
+
+  /// Ends a task that wanted to wait and may not, with an error that its script cannot catch.
+  private func ended(_ task: RunningTask, _ thread: LuaThread, _ message: String) {
+    counters.errors.add(1)
+    coroutines.end(thread)
+    failed(task, message)
   }
 
   /// The task is over: its connection may go on.
@@ -263,12 +276,14 @@ extension Worker {
 
   // MARK: Ending old code
 
-  /// Ends every suspended task of generations before `number` with the error "reloaded".
+  /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers that such tasks
+  /// have set since their generation was replaced.
   func endTasks(olderThan number: Int) {
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
       tasks[token].isEnding = true
       resume(token, raising: "reloaded")
       settle()
     }
+    for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
 }

@@ -51,8 +51,9 @@ final class Worker: @unchecked Sendable {
   var ready: [HandleKey] = []
   /// The connection whose bytes are being cut.
   var cutting = CuttingView()
-  /// Messages taken from the mailbox and not yet handled.
+  /// Messages taken from the mailbox; those before `inboxNext` are handled.
   var inbox: [WorkerMessage] = []
+  var inboxNext = 0
   let scratch = Scratch()
   var now: UInt64 = 0
   var isEnding = false

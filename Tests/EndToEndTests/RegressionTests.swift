@@ -1,0 +1,143 @@
+// One test for each failure that was found in the running server: what a client or a script did, and what must not follow.
+//
+// Must never know: anything but the program's command line, its streams and its sockets.
+
+import Glibc
+import TestSupport
+import Testing
+
+@Suite struct RegressionTests {
+  @Test func `Messages without a byte in a queue that drops its oldest do not keep the worker busy for ever`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", output_limit = { policy = "drop_oldest" } }
+        local h = { version = "1" }
+        function h.on_message(conn, bytes)
+          for _ = 1, 40 do conn:send("") end
+          conn:send("done")
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go")
+    #expect(try client.receive(exactly: 4) == Array("done".utf8))
+  }
+
+  @Test func `A message beyond the hard limit makes none of the waiting ones go`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", output_limit = { policy = "drop_oldest", hard = 1000, soft = 1000 } }
+        local h = { version = "1" }
+        function h.on_message(conn, bytes)
+          conn:send("first")
+          conn:send(("x"):rep(1001))
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go")
+    #expect(try client.receive(exactly: 5) == Array("first".utf8))
+  }
+
+  @Test func `A receive that timed out leaves what has come to on_message, although nothing more comes`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_open(conn)
+          moonport.after(0, function() print(conn:receive(100, 0.2)) end)
+        end
+        function h.on_message(conn, text) conn:send("got " .. text) end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("line\n")
+    #expect(try client.receiveLine() == "got line")
+  }
+
+  @Test func `A codec set from outside a handler cuts what has already come, although nothing more comes`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = { type = "fixed", length = 100 } }
+        local h = { version = "1" }
+        function h.on_open(conn)
+          moonport.after(0.2, function() conn:set_codec("line") end)
+        end
+        function h.on_message(conn, text) conn:send("got " .. text) end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("line\n")
+    #expect(try client.receiveLine() == "got line")
+  }
+
+  @Test func `A codec that closes the connection it decodes for gives receive the end, not a wait for ever`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = { decode = function(bytes, position) closing:close() end, encode = function(text) return text end } }
+        local h = { version = "1" }
+        function h.on_open(conn)
+          closing = conn
+          print("received", conn:receive())
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("line\n")
+    try server.waitForOutput(containing: "received\tnil\tclosed")
+    #expect(try client.receiveTextUntilEnd() == "")
+  }
+
+  @Test func `A handler of replaced code that catches every error is ended all the same`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          if text == "loop" then
+            while true do pcall(moonport.sleep, 0.01) end
+          end
+          conn:send("generation " .. moonport.generation)
+        end
+        return h
+        """) { $0.workers = 1 }
+    let looping = try server.connect()
+    try looping.send("loop\n")
+    try looping.send("never answered\n")
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try looping.receiveTextUntilEnd() == "")
+    let client = try server.connect()
+    try client.send("hello\n")
+    #expect(try client.receiveLine() == "generation 3")
+  }
+
+  @Test func `A timer that a handler sets after its code was replaced ends with that handler`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          conn:send("sleeping")
+          moonport.sleep(0.3)
+          moonport.every(0.01, function() conn:send("beat") end)
+        end
+        return h
+        """) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go\n")
+    #expect(try client.receiveLine() == "sleeping")
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try client.receiveLine() == "beat")
+    #expect(try server.control("reload").status == .exited(0))
+    #expect(try server.control("reload").status == .exited(0))
+    try eventually("the beats end") { try client.tryReceive(for: 0.3) == nil }
+  }
+}
