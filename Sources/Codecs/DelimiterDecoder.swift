@@ -1,7 +1,8 @@
 // The delimiter codec: bytes up to a delimiter of 1 to 16 bytes, which may arrive in pieces and overlap itself. It must
 // never look again at bytes that cannot be part of a delimiter.
 
-import Glibc
+import func Glibc.memchr
+import func Glibc.memcmp
 
 /// Bytes up to the first occurrence of the delimiter are one message; `maxLength` does not count the delimiter.
 enum DelimiterDecoder {

@@ -1,7 +1,9 @@
 // The bytes of one connection that complete no message yet. It must never know what they mean, nor where they came
 // from.
 
-import Glibc
+import func Glibc.free
+import func Glibc.malloc
+import func Glibc.memmove
 
 /// A queue of bytes that lie in one piece: bytes go in at the end and are consumed at the front. Empty, it owns no
 /// memory, so an idle connection costs its 24 bytes only.

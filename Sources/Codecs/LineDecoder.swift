@@ -1,7 +1,7 @@
 // The line codec: bytes up to LF, less one CR before it. It must never look at a byte twice, since a peer may send a
 // long line one byte at a time.
 
-import Glibc
+import func Glibc.memchr
 
 /// Bytes up to LF are one message; `maxLength` counts neither the LF nor the CR dropped with it.
 enum LineDecoder {

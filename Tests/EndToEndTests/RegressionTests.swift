@@ -18,7 +18,8 @@ import Testing
           conn:send("done")
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go")
     #expect(try client.receive(exactly: 4) == Array("done".utf8))
@@ -35,7 +36,8 @@ import Testing
           conn:send(("x"):rep(1001))
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go")
     #expect(try client.receive(exactly: 5) == Array("first".utf8))
@@ -52,7 +54,8 @@ import Testing
         end
         function h.on_message(conn, text) conn:send("got " .. text) end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     #expect(try client.receiveLine() == "got line")
@@ -69,7 +72,8 @@ import Testing
         end
         function h.on_message(conn, text) conn:send("got " .. text) end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     #expect(try client.receiveLine() == "got line")
@@ -86,7 +90,8 @@ import Testing
           print("received", conn:receive())
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     try server.waitForOutput(containing: "received\tnil\tclosed")
@@ -106,7 +111,8 @@ import Testing
           conn:send("generation " .. moonport.generation)
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let looping = try server.connect()
     try looping.send("loop\n")
     try looping.send("never answered\n")
@@ -130,7 +136,8 @@ import Testing
           moonport.every(0.01, function() conn:send("beat") end)
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go\n")
     #expect(try client.receiveLine() == "sleeping")

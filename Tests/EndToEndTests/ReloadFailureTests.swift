@@ -48,7 +48,9 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
       "an address that is none", script("2", "moonport.listen { address = 'nowhere at all' }"), "main.lua:4:",
       "nowhere at all"),
     BrokenScript(
-      "the same address twice", script("2", "moonport.listen { address = '127.0.0.1:0' }"), "main.lua:4:", "twice"),
+      "the same address twice",
+      script("2", "for _ = 1, 2 do moonport.listen { address = 'unix:/tmp/moonport-test-twice.sock' } end"),
+      "main.lua:4:", "twice"),
     BrokenScript(
       "other addresses on one worker",
       script("2", "if moonport.worker.id == 2 then moonport.listen { address = '[::1]:0' } end"), "main.lua:",

@@ -44,6 +44,8 @@ extension Worker {
       return fail(call, "\n\tits generation has ended")
     }
     let name = unsafe call[1].text
+    let known = snapshot.revision
+    defer { if snapshot.number != candidate?.number, snapshot.revision != known { server.snapshotHasGrown() } }
     do throws(SnapshotError) {
       if let module = try snapshot.module(name) { return unsafe give(module, call, third: .nil) }
       fail(call, snapshot.searchedPaths(for: name).reduce("") { $0 + "\n\tno file '\($1)'" })

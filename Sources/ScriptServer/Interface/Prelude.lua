@@ -236,7 +236,8 @@ local function find_module(generation, name)
   local source, place = native.module(generation.number, name)
   if source then
     local chunk, message = load(source, place, "t", generation.environment)
-    if not chunk then error(("error loading module '%s': %s"):format(name, message), 0) end
+    -- The place comes first: an editor looks for it there.
+    if not chunk then error(("%s (loading module '%s')"):format(message, name), 0) end
     return chunk, place
   end
   local loader, data = find_elsewhere(generation, name)
@@ -294,6 +295,9 @@ end
 local broadcast_options = { room = true, except = true }
 
 local function broadcast(message, options)
+  if type(message) ~= "string" and type(message) ~= "number" then
+    error("bad argument #1 to 'broadcast' (string expected, got " .. type(message) .. ")", 2)
+  end
   if options == nil then return native.broadcast(message) end
   if type(options) ~= "table" then
     error("bad argument #2 to 'broadcast' (table expected, got " .. type(options) .. ")", 2)

@@ -8,7 +8,7 @@ extension Interface {
     HostFunction("sleep", "n", waits: true) { context, call in
       let worker = unsafe Worker.of(context)
       let call = unsafe HostCall(call!)
-      if worker.runningIsEnding { return call.waits() }
+      if worker.refuseWaitIfEnding(call) { return }
       let until = unsafe CompletionPort.clock() &+ Worker.nanoseconds(call[0].asNumber ?? 0)
       if worker.tokenToWait(.sleep, until: until) == nil {
         return unsafe call.raises(.text("too many suspended tasks on this worker"))

@@ -25,6 +25,8 @@ final class ReloadTransaction: @unchecked Sendable {
   private var answers = 0
   private var failure: String?
   private var succeeded = false
+  /// Workers on which the new generation is live.
+  private var switched = 0
 
   /// CPU time that a worker may spend on loading, and on handing state over, in nanoseconds.
   static let budgetNanoseconds: UInt64 = 5_000_000_000
@@ -63,7 +65,7 @@ final class ReloadTransaction: @unchecked Sendable {
   /// Waits until the workers have switched or given up; the first failure, or nil.
   func waitUntilDecided() -> String? {
     condition.withLock {
-      while stage != .decided { condition.wait() }
+      while stage != .decided || succeeded && switched < participants { condition.wait() }
       return failure
     }
   }
@@ -110,6 +112,14 @@ final class ReloadTransaction: @unchecked Sendable {
       if answers == participants { decide(failure) }
       while stage != .decided { condition.wait() }
       return succeeded
+    }
+  }
+
+  /// The new generation is live on a worker; whatever it does next, it does with the new code.
+  func hasSwitched() {
+    condition.withLock {
+      switched += 1
+      condition.broadcast()
     }
   }
 

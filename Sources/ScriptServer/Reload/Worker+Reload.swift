@@ -85,14 +85,15 @@ extension Worker {
     snapshots[new.number] = new.snapshot
     // Code of the generation before the last has ended; what it might still require is not needed any more.
     for number in snapshots.keys where number < (old?.number ?? 0) { snapshots[number] = nil }
+    counters.olderTasks.set(tasks.count(olderThan: new.number))
     enterListeners(new, transaction)
+    transaction.hasSwitched()
     if let old {
       keepConnections(new, transaction)
       // What runs on code older than the last generation has had a whole generation's time.
       endTasks(olderThan: old.number)
       retire(old)
     }
-    counters.olderTasks.set(tasks.count(olderThan: new.number))
     callStart(new)
   }
 

@@ -31,6 +31,13 @@ extension ControlThread {
     if let key = watcher?.key { _ = port.submit(.read, on: key) }
   }
 
+  /// A handler has required a module that was not among the files so far: it is watched too. After a failed reload the
+  /// files of that one are watched, and the next one that succeeds brings the module's.
+  func watchGrownSnapshot() {
+    guard let snapshot = reloads.current, reloads.last?.succeeded != false else { return }
+    watcher?.watcher.watch(snapshot.watchSet)
+  }
+
   func pollWatcher() {
     guard watcher?.watcher.poll(now: now) == true else { return }
     log.info("a file of the script has changed")

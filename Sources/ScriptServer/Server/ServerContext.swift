@@ -56,6 +56,9 @@ final class ServerContext: @unchecked Sendable {
   /// Clients turned away, by reason.
   var refused: [String: Int64] { lock.withLock { refusals } }
 
+  /// A handler has required a module that nobody had asked for before.
+  func snapshotHasGrown() { control?.post(.perform { $0.watchGrownSnapshot() }) }
+
   /// A worker's thread is about to end.
   func workerEnded(_ index: Int) { control?.post(.workerEnded(index)) }
 }

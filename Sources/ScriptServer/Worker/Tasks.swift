@@ -69,6 +69,8 @@ struct SuspendedTask {
   var deadline = DeadlineKey.none
   /// Set once it is to end: every further wait raises.
   var isEnding = false
+  /// Waits that raised since then.
+  var refusedWaits = 0
 }
 
 /// The table. Owned by the worker's thread.

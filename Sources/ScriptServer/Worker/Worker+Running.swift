@@ -79,6 +79,7 @@ extension Worker {
     guard var task = running else { return nil }
     if task.token == .none {
       guard let token = tasks.insert(task.owner) else { return nil }
+      if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(1) }
       task.token = token
       running = task
     }
@@ -92,11 +93,20 @@ extension Worker {
     return task.token
   }
 
-  /// Whether the running task was told to end. What it waits for then does not matter: it is ended in that wait, so that
-  /// no `pcall` around it keeps the worker for good.
-  var runningIsEnding: Bool {
-    guard let task = running, task.token != .none else { return false }
-    return tasks[task.token].isEnding
+  /// Waits of a task that is to end which raise: enough for any clean-up. One that catches the error again and again is
+  /// then ended where it waits, or it would hold the worker for good.
+  private static let refusedWaitsMax = 1000
+
+  /// Answers a wait of the running task if that was told to end; false if it was not.
+  func refuseWaitIfEnding(_ call: HostCall) -> Bool {
+    guard let task = running, task.token != .none, tasks[task.token].isEnding else { return false }
+    tasks[task.token].refusedWaits += 1
+    if tasks[task.token].refusedWaits > Self.refusedWaitsMax {
+      call.waits()
+    } else {
+      unsafe call.raises(.text("reloaded"))
+    }
+    return true
   }
 
   func taskDue(_ token: TaskToken) {
@@ -123,7 +133,12 @@ extension Worker {
       // Only a script that got hold of the bridge's own mark, by the debug library, yields it without a wait.
       yielded(task, thread)
     case .waits:
+<<<<<<< HEAD
       if tasks[task.token].isEnding { return ended(task, thread, "reloaded") }
+=======
+      precondition(task.token != .none, "a task waits for nothing")
+      if tasks[task.token].isEnding { return endHere(task, thread) }
+>>>>>>> 454cd2d2dada34be811bc81369e3922d43ef1f2c
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
     case .failed:
@@ -146,19 +161,17 @@ extension Worker {
     running = task
     let token = tokenToWait(.turn, until: nil)
     running = nil
-    guard let token else {
-      let isEnding = task.token != .none && tasks[task.token].isEnding
-      return ended(task, thread, isEnding ? "reloaded" : "too many suspended tasks on this worker")
-    }
+    guard let token else { return endHere(task, thread) }
     tasks[token].thread = thread
     due.append(.goOn(token))
   }
 
-  /// Ends a task that wanted to wait and may not, with an error that its script cannot catch.
-  private func ended(_ task: RunningTask, _ thread: LuaThread, _ message: String) {
+  /// Ends a task that must not wait any more: it belongs to old code, or too many are suspended.
+  private func endHere(_ task: RunningTask, _ thread: LuaThread) {
     counters.errors.add(1)
+    let isEnding = task.token != .none && tasks[task.token].isEnding
     coroutines.end(thread)
-    failed(task, message)
+    failed(task, isEnding ? "reloaded" : "too many suspended tasks")
   }
 
   /// The task is over: its connection may go on.

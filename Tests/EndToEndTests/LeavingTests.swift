@@ -1,0 +1,134 @@
+// How a server ends: by signal, by drain and by stop, with clients that finish and clients that do not.
+
+import Glibc
+import TestSupport
+import Testing
+
+@Suite struct LeavingTests {
+  private static let talking = """
+    function handlers.on_close(conn, reason) print("closed: " .. reason) end
+    function handlers.on_stop(reason) print(("worker %d stops: %s"):format(moonport.worker.id, reason)) end
+    """
+
+  /// Waits until nobody is let in any more.
+  private func waitUntilClosed(_ server: MoonportProcess) throws {
+    try eventually("new clients are refused") { (try? server.connect()) == nil }
+  }
+
+  @Test("SIGTERM and SIGINT stop accepting, let clients finish, and end with 0", arguments: [SIGTERM, SIGINT])
+  func signalDrains(_ signal: Int32) throws {
+    let server = try MoonportProcess(serving: script("1", Self.talking), workers: 2)
+    let clients = try server.connect(4)
+    for client in clients { #expect(try client.ask("x") == "1 x") }
+    server.sendSignal(signal)
+    try waitUntilClosed(server)
+    for client in clients { #expect(try client.ask("still") == "1 still") }
+    #expect(try server.status()["draining"].boolean == true)
+    for client in clients { client.close() }
+    #expect(try server.waitForExit() == .exited(0))
+    #expect(contains(server.output, "closed: peer"))
+    #expect(!contains(server.output, "closed: shutdown"))
+    for worker in 1...2 { #expect(contains(server.output, "worker \(worker) stops: ")) }
+  }
+
+  @Test("a second signal ends the server at once, and clients get a clean end")
+  func secondSignal() throws {
+    let server = try MoonportProcess(serving: script("1", Self.talking), workers: 2)
+    let clients = try server.connect(4)
+    for client in clients { #expect(try client.ask("x") == "1 x") }
+    server.sendSignal(SIGTERM)
+    try waitUntilClosed(server)
+    server.sendSignal(SIGTERM)
+    for client in clients { #expect(try client.waitForEnd() == .closed) }
+    // Far less than the 10 s of a drain.
+    #expect(try server.waitForExit(timeout: Patience.scaled(8)) == .exited(0))
+    #expect(contains(server.output, "closed: shutdown"))
+  }
+
+  @Test("drain returns when the last client has left and the server has ended, and refuses reloads meanwhile")
+  func drain() throws {
+    let server = try MoonportProcess(serving: script("1"), workers: 2)
+    let client = try server.connect()
+    #expect(try client.ask("x") == "1 x")
+    let drain = TestThread { try server.done("drain", "--timeout", "60") }
+    try waitUntilClosed(server)
+    #expect(try client.ask("still") == "1 still")
+    #expect(contains(try server.refused("reload"), "the server is ending"))
+    #expect(try client.ask("still") == "1 still")
+    client.close()
+    try drain.join()
+    #expect(access(server.adminPath, F_OK) != 0)
+    #expect(try server.waitForExit() == .exited(0))
+  }
+
+  @Test("drain --timeout disconnects those who stay longer")
+  func drainTimeout() throws {
+    let server = try MoonportProcess(serving: script("1", Self.talking), workers: 2)
+    let clients = try server.connect(2)
+    for client in clients { #expect(try client.ask("x") == "1 x") }
+    let drain = TestThread { try server.done("drain", "--timeout", "0.3") }
+    for client in clients { #expect(try client.waitForEnd() == .closed) }
+    try drain.join()
+    #expect(try server.waitForExit() == .exited(0))
+    #expect(contains(server.output, "closed: shutdown"))
+  }
+
+  @Test("stop ends the server now; what was queued for clients still arrives, and the address is free")
+  func stop() throws {
+    let body = """
+      function handlers.on_message(conn, text) for number = 1, 1000 do conn:send("line " .. number) end end
+      """
+    let server = try MoonportProcess(serving: script("1", body), workers: 2)
+    let client = try server.connect()
+    try client.send("go\n")
+    #expect(try client.receiveLine() == "line 1")
+    let address = server.address
+    let reader = TestThread {
+      let expected = (2...1000).map { "line \($0)\n" }.joined()
+      let text = try client.receiveTextUntilEnd()
+      #expect(text == expected)
+    }
+    try server.done("stop")
+    try reader.join()
+    #expect(try server.waitForExit() == .exited(0))
+    let next = try MoonportProcess(script: script("2")) { $0.listen = address }
+    #expect(try next.connect().ask("x") == "2 x")
+  }
+
+  @Test("a server without clients ends at once on SIGTERM")
+  func idle() throws {
+    let server = try MoonportProcess(serving: script("1"))
+    server.sendSignal(SIGTERM)
+    #expect(try server.waitForExit(timeout: Patience.scaled(8)) == .exited(0))
+    #expect(access(server.adminPath, F_OK) != 0)
+  }
+
+  @Test("a handler that never returns cannot keep the server from ending")
+  func stuckHandler() throws {
+    let body = "function handlers.on_message(conn, text) conn:send(text); while text == 'stuck' do end end"
+    let server = try MoonportProcess(serving: script("1", body), workers: 2)
+    let clients = try server.connect(2)
+    for client in clients { #expect(try client.ask("x") == "x") }
+    try clients[0].send("stuck\n")
+    server.sendSignal(SIGTERM)
+    try waitUntilClosed(server)
+    server.sendSignal(SIGTERM)
+    #expect(try server.waitForExit() == .exited(1))
+    #expect(contains(server.errors, "a worker did not end"))
+  }
+
+  @Test("a Unix socket's file is removed at the end, and a stale one is replaced at the start")
+  func socketFile() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.file("served.sock")
+    for _ in 0..<2 {
+      let server = try MoonportProcess(script: script("1"), folder: folder) { $0.listen = "unix:\(path)" }
+      #expect(try server.connect().ask("x") == "1 x")
+      try server.kill()
+    }
+    let server = try MoonportProcess(script: script("1"), folder: folder) { $0.listen = "unix:\(path)" }
+    #expect(try server.connect().ask("x") == "1 x")
+    try server.done("stop")
+    #expect(access(path, F_OK) != 0)
+  }
+}
