@@ -143,8 +143,10 @@ extension Worker {
   private func nextMessage() -> UnsafeRawBufferPointer? {
     guard cutting.left > 0, unsafe cutting.offset < cutting.bytes.count, due.isEmpty, running?.token == TaskToken.none,
       let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
-      unsafe connection.pointee.receiver == .none, case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
-      case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: unconsumed(connection))
+      unsafe connection.pointee.receiver == .none, unsafe !connection.pointee.flags.contains(.scriptPaused),
+      case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
+      case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(
+        codec, in: unconsumed(connection))
     else { return nil }
     cutting.left -= 1
     unsafe countMessage(connection)
@@ -195,8 +197,11 @@ extension Worker {
     case .line: taken = unsafe takeLine(connection, bytes)
     case .all: taken = unsafe takeAll(connection, bytes)
     }
-    guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream) else { return taken }
-    return unsafe .ended(takeRest(connection, bytes.count))
+    // A codec in Lua may have closed the connection, or taken bytes of it, while it was asked for a message.
+    guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream),
+      unsafe connection.pointee.phase == .open
+    else { return taken }
+    return unsafe .ended(takeRest(connection))
   }
 
   private func takeMessage(_ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer) -> Taken {
@@ -245,8 +250,9 @@ extension Worker {
     return unsafe .bytes(consume(connection, payload, consumed))
   }
 
-  private func takeRest(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> UnsafeRawBufferPointer {
+  private func takeRest(_ connection: UnsafeMutablePointer<Connection>) -> UnsafeRawBufferPointer {
     unsafe connection.pointee.decoder.reset()
+    let count = unsafe unconsumed(connection).count
     return unsafe consume(connection, 0..<count, count)
   }
 
