@@ -18,7 +18,8 @@ import Testing
           conn:send("done")
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go")
     #expect(try client.receive(exactly: 4) == Array("done".utf8))
@@ -35,7 +36,8 @@ import Testing
           conn:send(("x"):rep(1001))
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go")
     #expect(try client.receive(exactly: 5) == Array("first".utf8))
@@ -52,7 +54,8 @@ import Testing
         end
         function h.on_message(conn, text) conn:send("got " .. text) end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     #expect(try client.receiveLine() == "got line")
@@ -69,7 +72,8 @@ import Testing
         end
         function h.on_message(conn, text) conn:send("got " .. text) end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     #expect(try client.receiveLine() == "got line")
@@ -86,7 +90,8 @@ import Testing
           print("received", conn:receive())
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     try server.waitForOutput(containing: "received\tnil\tclosed")
@@ -106,7 +111,8 @@ import Testing
           conn:send("generation " .. moonport.generation)
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let looping = try server.connect()
     try looping.send("loop\n")
     try looping.send("never answered\n")
@@ -130,7 +136,8 @@ import Testing
           moonport.every(0.01, function() conn:send("beat") end)
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go\n")
     #expect(try client.receiveLine() == "sleeping")
@@ -139,5 +146,35 @@ import Testing
     #expect(try server.control("reload").status == .exited(0))
     #expect(try server.control("reload").status == .exited(0))
     try eventually("the beats end") { try client.tryReceive(for: 0.3) == nil }
+  }
+
+  @Test func `Names of different bytes are different rooms, and come back as they were given`() throws {
+    let server = try MoonportProcess(
+      script: #"""
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        local names = { "\xff", "\xfe", "\u{e9}", "e\u{301}", "a\0b", "a" }
+        function h.on_open(conn)
+          for _, name in ipairs(names) do conn:join(name) end
+        end
+        function h.on_message(conn, text)
+          local same, rooms = 0, conn:rooms()
+          for _, room in ipairs(rooms) do
+            for _, name in ipairs(names) do
+              if room == name and moonport.count(name) == 1 then same = same + 1 end
+            end
+          end
+          conn:send(#rooms .. " rooms, " .. same .. " as given")
+          moonport.broadcast("to nobody", { room = "\xfd" })
+          moonport.broadcast("to one", { room = "\xff" })
+        end
+        return h
+        """#
+    ) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go\n")
+    #expect(try client.receiveLine() == "6 rooms, 6 as given")
+    #expect(try client.receiveLine() == "to one")
   }
 }
