@@ -177,4 +177,50 @@ import Testing
     #expect(try client.receiveLine() == "6 rooms, 6 as given")
     #expect(try client.receiveLine() == "to one")
   }
+
+  @Test func `os.exit in a script that a reload tries, or in a handler, ends no server`() throws {
+    let server = try MoonportProcess(
+      script: #"""
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          local ok, problem = pcall(os.exit, 1)
+          conn:send(tostring(ok))
+        end
+        return h
+        """#
+    ) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("exit\n")
+    #expect(try client.receiveLine() == "false")
+    try server.folder.write("main.lua", "os.exit(1)")
+    let reload = try server.control("reload")
+    #expect(reload.status == .exited(1))
+    try client.send("exit\n")
+    #expect(try client.receiveLine() == "false")
+  }
+
+  @Test func `A module whose loading failed can be required again`() throws {
+    let folder = try TemporaryFolder()
+    try folder.write("late.lua", "error('boom')")
+    let server = try MoonportProcess(
+      script: #"""
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          local ok, value = pcall(require, "late")
+          conn:send(ok and value or "failed: " .. value:match("[^:]+$"))
+        end
+        local _ = false and require "late"
+        return h
+        """#, folder: folder
+    ) { $0.workers = 1 }
+    let client = try server.connect()
+    for _ in 1...2 {
+      try client.send("go\n")
+      #expect(try client.receiveLine() == "failed:  boom")
+    }
+  }
 }
