@@ -27,7 +27,11 @@ static void budget_hook(lua_State *L, lua_Debug *event) {
   if (thread_cpu_ns() < state->budget_deadline) return;
   // From now on at every line, so that a pcall in the script cannot swallow the error and go on.
   lua_sethook(L, budget_hook, LUA_MASKLINE | LUA_MASKCOUNT, 1000);
-  luaL_error(L, "budget exceeded");
+  // Level 0 is the script's own function: a hook has no level of its own.
+  luaL_where(L, 0);
+  lua_pushliteral(L, "budget exceeded");
+  lua_concat(L, 2);
+  lua_error(L);
 }
 
 void mp_budget_arm(mp_state *state, lua_State *L, uint64_t budget_ns) {

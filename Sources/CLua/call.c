@@ -88,6 +88,7 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
       for (int i = index; i <= call->argument_count; i++) {
         if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
       }
+      read_any(L, index, value);
       break;
     }
     bool optional = s[1] == '?';

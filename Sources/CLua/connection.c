@@ -17,8 +17,8 @@ typedef struct connection {
 enum { CTX = 1, PEER = 2, ADDRESS = 3, USER_VALUES = 3 };
 
 static connection *test(lua_State *L, int index) {
-  if (lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != sizeof(connection)) return NULL;
-  connection *object = lua_touserdata(L, index);
+  connection *object = lua_touserdata(L, index);  // NULL for what is no userdata; the length of a light one is 0
+  if (object == NULL || lua_rawlen(L, index) != sizeof(connection)) return NULL;
   return object->mark == &connection_mark ? object : NULL;
 }
 
@@ -44,9 +44,11 @@ RAISES static int push_ctx(lua_State *L) {
 }
 
 static int index_connection(lua_State *L) {
-  connection *object = test(L, 1);
+  lua_settop(L, 2);
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL || object == NULL || lua_type(L, 2) != LUA_TSTRING) return 1;
+  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
+  connection *object = test(L, 1);
+  if (object == NULL || lua_type(L, 2) != LUA_TSTRING) return 1;
   const char *key = lua_tostring(L, 2);
   if (strcmp(key, "ctx") == 0) return push_ctx(L);
   if (strcmp(key, "id") == 0) {

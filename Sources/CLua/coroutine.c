@@ -43,14 +43,24 @@ static int start_done(lua_State *L, int status, lua_KContext context) {
 static int start_body(lua_State *L) {
   mp_start *start = lua_touserdata(L, 1);
   void *context = mp_state_of(L)->context;
-  // After a wait the run goes on in start_done: `start`, which lives on the stack of whoever started, is gone by then.
-  do {
-    lua_settop(L, 0);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
-    for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
-    lua_callk(L, start->count, LUA_MULTRET, 0, start_done);
-  } while (start->next != NULL && start->next(context, start));
-  return lua_gettop(L);
+  int32_t count = start->count;
+  lua_settop(L, 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
+  for (int32_t i = 0; i < count; i++) mp_push(L, &start->arguments[i]);
+  if (start->next == NULL) {
+    lua_callk(L, count, LUA_MULTRET, 0, start_done);
+    return lua_gettop(L);
+  }
+  // The function and its arguments stay at the bottom of the stack; each further call takes copies of them but for the last
+  // argument, which is new. After a wait the run goes on in start_done: `start`, which lives on the stack of whoever started,
+  // is gone by then.
+  while (true) {
+    for (int32_t i = 1; i <= count + 1; i++) lua_pushvalue(L, i);
+    lua_callk(L, count, 0, 0, start_done);
+    if (!start->next(context, start)) return 0;
+    lua_settop(L, count);
+    mp_push(L, &start->arguments[count - 1]);
+  }
 }
 
 int32_t mp_thread_start(mp_state *state, lua_State *thread, mp_start *start) {

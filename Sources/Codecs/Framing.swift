@@ -58,8 +58,6 @@ package enum FramingError: Error, Equatable, Sendable, CustomStringConvertible {
   case lengthFieldNotFirst(offset: Int)
   /// The length field would have to hold `value`, which is negative or too great for `size` bytes.
   case lengthDoesNotFit(value: Int, size: Int)
-  /// The message has `given` bytes, counted as the codec's `max_length` counts them.
-  case tooLong(limit: Int, given: Int)
 
   package var description: String {
     switch self {
@@ -69,8 +67,6 @@ package enum FramingError: Error, Equatable, Sendable, CustomStringConvertible {
       "the length field has offset \(offset), so only a frame's author can build it: use write"
     case .lengthDoesNotFit(let value, let size):
       "the length \(value) does not fit a length field of \(size) bytes"
-    case .tooLong(let limit, let given):
-      "the message has \(given) bytes, max_length is \(limit)"
     }
   }
 }
@@ -82,18 +78,15 @@ extension Codec {
     switch self {
     case .raw:
       break
-    case .line(let maxLength):
-      try Self.check(payloadCount, limit: maxLength)
+    case .line:
       framing.suffix.append(UInt8(ascii: "\n"))
-    case .delimiter(let delimiter, let maxLength):
-      try Self.check(payloadCount, limit: maxLength)
+    case .delimiter(let delimiter, _):
       framing.suffix = delimiter.bytes
     case .fixed(let length):
       guard payloadCount == length else { throw .wrongLength(expected: length, given: payloadCount) }
     case .lengthField(let field):
       framing.prefix = try field.encoded(payloadCount: payloadCount)
-    case .netstring(let maxLength):
-      try Self.check(payloadCount, limit: maxLength)
+    case .netstring:
       framing.prefix.append(decimal: payloadCount)
       framing.prefix.append(UInt8(ascii: ":"))
       framing.suffix.append(UInt8(ascii: ","))
@@ -101,8 +94,28 @@ extension Codec {
     return framing
   }
 
-  fileprivate static func check(_ count: Int, limit: Int) throws(FramingError) {
-    guard count <= limit else { throw .tooLong(limit: limit, given: count) }
+  /// How many bytes a payload of `payloadCount` bytes is sent as. Throws what `framing` throws.
+  package func framedCount(_ payloadCount: Int) throws(FramingError) -> Int {
+    switch self {
+    case .raw: payloadCount
+    case .line: payloadCount + 1
+    case .delimiter(let delimiter, _): payloadCount + delimiter.count
+    case .fixed, .lengthField, .netstring: payloadCount + (try framing(payloadCount: payloadCount)).overhead
+    }
+  }
+
+  /// Writes `payload` as it is sent to `destination`, which has room for `framedCount` bytes. The codec must have agreed to a
+  /// payload of that length.
+  package func writeFrame(of payload: UnsafeRawBufferPointer, to destination: UnsafeMutableRawPointer) {
+    switch self {
+    case .raw, .line:
+      if let base = payload.baseAddress { unsafe destination.copyMemory(from: base, byteCount: payload.count) }
+      if case .line = self {
+        unsafe destination.storeBytes(of: UInt8(ascii: "\n"), toByteOffset: payload.count, as: UInt8.self)
+      }
+    case .delimiter, .fixed, .lengthField, .netstring:
+      _ = unsafe try? framing(payloadCount: payload.count).copyFrame(of: payload, to: destination)
+    }
   }
 }
 
@@ -110,10 +123,6 @@ extension LengthField {
   /// The length field that goes before a payload of `payloadCount` bytes (Netty's LengthFieldPrepender).
   fileprivate func encoded(payloadCount: Int) throws(FramingError) -> InlineBytes {
     guard offset == 0 else { throw .lengthFieldNotFirst(offset: offset) }
-    // Comparing before adding keeps the sum in range whatever the count.
-    guard payloadCount <= maxLength - size else {
-      throw .tooLong(limit: maxLength, given: payloadCount.addingReportingOverflow(size).partialValue)
-    }
     let (value, overflow) = payloadCount.subtractingReportingOverflow(adjustment)
     guard !overflow, value >= 0, value <= Self.valueMax(size: size) else {
       throw .lengthDoesNotFit(value: value, size: size)

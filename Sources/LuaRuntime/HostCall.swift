@@ -59,6 +59,12 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
     return nil
   }
 
+  /// The only variadic argument, when there is one and it is a string: the usual case, in one look.
+  package var singleVariadic: UnsafeRawBufferPointer? {
+    let first = unsafe call.pointee.variadic_first
+    return unsafe call.pointee.argument_count == first ? self[Int(first) - 1].asBytes : nil
+  }
+
   /// What `encodes` has made; nil before.
   package var encoded: UnsafeRawBufferPointer? {
     var count = 0

@@ -141,7 +141,8 @@ extension UnsafeMutablePointer where Pointee == mp_start {
   /// Replaces the argument at `index`, 0-based.
   package func replaceArgument(_ index: Int, _ value: LuaValue) {
     let offset = unsafe MemoryLayout<mp_start>.offset(of: \mp_start.arguments)!
-    unsafe UnsafeMutableRawPointer(self).advanced(by: offset).assumingMemoryBound(to: LuaValue.self)[index] = unsafe value
+    unsafe UnsafeMutableRawPointer(self).advanced(by: offset).assumingMemoryBound(to: LuaValue.self)[index] =
+      unsafe value
   }
 }
 

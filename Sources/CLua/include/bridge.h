@@ -127,7 +127,7 @@ typedef struct mp_outcome {
 // A function by its reference, and the arguments it is started with.
 //
 // A handler that returns without having waited may be called again on the same thread, which saves ending and starting it: where
-// `next` is set, it is asked for the next call's arguments; false ends the run.
+// `next` is set, it is asked for the next call's last argument, the others stay; false ends the run.
 typedef struct mp_start {
   int32_t function;
   int32_t count;

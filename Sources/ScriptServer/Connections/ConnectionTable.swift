@@ -28,11 +28,12 @@ struct ConnectionTable: ~Copyable {
   var isEmpty: Bool { used == 0 }
 
   /// The connection with this key, or nil when it has ended.
+  @inline(__always)
   func find(_ key: HandleKey) -> UnsafeMutablePointer<Connection>? {
     let slot = Int(key.slot)
     guard unsafe slot < blocks.count * Self.blockSlots else { return nil }
     let connection = unsafe blocks[slot / Self.blockSlots] + slot % Self.blockSlots
-    return unsafe connection.pointee.key == key && key != .none ? connection : nil
+    return unsafe connection.pointee.key == key && key.generation != 0 ? connection : nil
   }
 
   /// The connection in a slot that is known to be in use.

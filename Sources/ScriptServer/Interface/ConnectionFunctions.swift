@@ -86,25 +86,33 @@ extension Worker {
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else {
       return unsafe sendScripted(call, connection)
     }
-    if let wrong = call.firstVariadicNotString { return call.raisesTypeError(argument: wrong, expected: "string") }
-    let count = variadicBytes(call)
-    let framing: Framing
+    let single = unsafe call.singleVariadic
+    if unsafe single == nil, let wrong = call.firstVariadicNotString {
+      return call.raisesTypeError(argument: wrong, expected: "string")
+    }
+    let count = unsafe single?.count ?? variadicBytes(call)
+    let framedCount: Int
     do throws(FramingError) {
-      framing = try codec.framing(payloadCount: count)
+      framedCount = try codec.framedCount(count)
     } catch {
       return raise(call, "send: \(error)")
     }
-    let (result, room) = unsafe makeRoom(connection, count + framing.overhead)
+    let (result, room) = unsafe makeRoom(connection, framedCount)
     guard let room = unsafe room else { return report(result, call) }
-    let start = unsafe framing.copyPrefix(to: room)
-    unsafe copyVariadic(call, to: room + start)
-    unsafe framing.copySuffix(to: room + start + count)
-    unsafe queued(connection, count + framing.overhead)
+    if let single = unsafe single {
+      unsafe codec.writeFrame(of: single, to: room)
+    } else if let framing = try? codec.framing(payloadCount: count) {
+      let start = unsafe framing.copyPrefix(to: room)
+      unsafe copyVariadic(call, to: room + start)
+      unsafe framing.copySuffix(to: room + start + count)
+    }
+    unsafe queued(connection, framedCount)
     unsafe call.returns(.boolean(true))
   }
 
   fileprivate func writeFromScript(_ call: HostCall) {
     guard let connection = unsafe usable(call) else { return call.fails("closed") }
+    if let single = unsafe call.singleVariadic { return unsafe report(write(connection, single), call) }
     let count = variadicBytes(call)
     let (result, room) = unsafe makeRoom(connection, count)
     guard let room = unsafe room else { return report(result, call) }

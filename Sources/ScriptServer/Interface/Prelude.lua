@@ -182,15 +182,18 @@ local handler_names = {
 local known_handlers = {}
 for _, name in ipairs(handler_names) do known_handlers[name] = true end
 
--- Hands the functions of a handler table over; returns the number of the set.
-local function enter_handlers(where, handlers)
+-- Hands the functions of a handler table over; returns the number of the set. `place` is "file:line" for an error about a value
+-- that has no line of its own.
+local function enter_handlers(place, handlers)
   for name, value in pairs(handlers) do
     if type(name) == "string" and name:find("^on_") then
-      if not known_handlers[name] then
-        error(("%s: unknown handler '%s'; the handlers are %s"):format(where, name, concat(handler_names, ", ")), 0)
-      end
       if type(value) ~= "function" then
-        error(("%s: handler '%s' must be a function, not %s"):format(where, name, describe(value)), 0)
+        error(("%s: handler '%s' must be a function, not %s"):format(place, name, describe(value)), 0)
+      end
+      if not known_handlers[name] then
+        local at = getinfo(value, "S")
+        local line = at.what == "C" and place or ("%s:%d"):format(at.short_src, at.linedefined)
+        error(("%s: unknown handler '%s'; the handlers are %s"):format(line, name, concat(handler_names, ", ")), 0)
       end
     end
   end
@@ -212,7 +215,7 @@ end
 -- Finds a module outside the script's folder, by the usual paths: Lua text gets the generation's environment, a C library is
 -- loaded as the standard `require` does it.
 local function find_elsewhere(generation, name)
-  local path, tried = package.searchpath(name, package.path)
+  local path, tried = package.searchpath(name, generation.environment.package.path)
   if path then
     local text, problem = read_file(path)
     if not text then error(problem, 0) end
@@ -220,10 +223,11 @@ local function find_elsewhere(generation, name)
     if not chunk then error(message, 0) end
     return chunk, path
   end
+  tried = "\n\t" .. tried
   for index = 3, #package.searchers do
     local loader, data = package.searchers[index](name)
     if type(loader) == "function" then return loader, data end
-    if type(loader) == "string" then tried = tried .. loader end
+    if type(loader) == "string" then tried = tried .. "\n\t" .. loader end
   end
   return nil, tried
 end
@@ -420,10 +424,10 @@ local function load_generation(number)
       place:sub(2), last_line, type(handlers) == "nil" and "nothing" or describe(handlers)), 0)
   end
   generation.handlers = handlers
-  local sets = { [handlers] = enter_handlers(place:sub(2), handlers) }
+  local sets = { [handlers] = enter_handlers(("%s:%d"):format(place:sub(2), last_line), handlers) }
   for _, options in ipairs(generation.listeners) do
     local own = options.handler or handlers
-    if not sets[own] then sets[own] = enter_handlers(place:sub(2) .. ": handler of " .. options.address, own) end
+    if not sets[own] then sets[own] = enter_handlers(options.place, own) end
     enter_listener(options, sets[own])
   end
 end

@@ -92,6 +92,7 @@ extension Worker {
       endTasks(olderThan: old.number)
       retire(old)
     }
+    counters.olderTasks.set(tasks.count(olderThan: new.number))
     callStart(new)
   }
 

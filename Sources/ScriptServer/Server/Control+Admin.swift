@@ -112,10 +112,10 @@ extension ControlThread {
       }
     case .broadcast(let text, let room): broadcast(key, text, room)
     case .drain(let seconds):
+      leaving.clients.append(key)
       drain(seconds: seconds ?? configuration.drainSeconds)
-      answer(key, AdminReply(status: 0, text: "draining"))
     case .stop:
-      answer(key, AdminReply(status: 0, text: "stopping"))
+      leaving.clients.append(key)
       stop(reason: "stop")
     }
   }
@@ -179,6 +179,8 @@ extension ControlThread {
     status.memoryBytes = Int64(worker.counters.luaBytes.current)
     status.handlersOnOlderGenerations = worker.counters.olderTasks.current
     status.turns = Int64(worker.counters.turns.current)
+    status.busySeconds = Double(worker.counters.busyNanoseconds.current) / 1e9
+    status.longestTurnSeconds = Double(worker.counters.longestTurnNanoseconds.current) / 1e9
     return status
   }
 

@@ -14,6 +14,8 @@ struct LeavingState {
   var isStopping = false
   var workersEnded = 0
   var isDone = false
+  /// Admin clients that asked for the end and wait for it.
+  var clients: [HandleKey] = []
   var exitStatus: Int32 = 0
 
   var isLeaving: Bool { isDraining || isStopping }

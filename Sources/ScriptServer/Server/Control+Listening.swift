@@ -37,10 +37,14 @@ extension ControlThread {
 
   /// Opens the plan's addresses that are not open yet; throws, with everything undone, the first that cannot be had.
   func bind(_ plan: [ListenerSettings]) throws(ServerFailure) -> BoundPlan {
+    if leaving.isLeaving { throw .script("the server is ending") }
     var bound = BoundPlan()
     do throws(ServerFailure) {
+      var picked: [String: Int] = [:]
       for settings in plan {
-        let index = try index(of: settings)
+        // The system picks a port for each listener that asks it to, so the same text twice is no conflict.
+        picked[settings.address, default: 0] += settings.asksForAnyPort ? 1 : 0
+        let index = try index(of: settings, occurrence: picked[settings.address] ?? 0)
         if bound.indexes.contains(index) {
           throw .script("\(settings.place): the script listens on \(settings.address) twice")
         }
@@ -57,13 +61,15 @@ extension ControlThread {
   /// Closes what was opened for a plan that did not become live.
   func unbind(_ bound: BoundPlan) { for key in bound.opened { closeListener(key) } }
 
-  private func index(of settings: ListenerSettings) throws(ServerFailure) -> UInt16 {
-    if let index = listenerIndexes[settings.address] { return index }
+  /// The index of an address for good; `occurrence` counts from 1 where the same text stands for several, else it is 0.
+  private func index(of settings: ListenerSettings, occurrence: Int) throws(ServerFailure) -> UInt16 {
+    let name = occurrence > 1 ? "\(settings.address) #\(occurrence)" : settings.address
+    if let index = listenerIndexes[name] { return index }
     guard listenerIndexes.count < Self.listenersMax else {
       throw .script("\(settings.place): this server has listened on \(Self.listenersMax) addresses; restart it")
     }
     let index = UInt16(listenerIndexes.count + 1)
-    listenerIndexes[settings.address] = index
+    listenerIndexes[name] = index
     listenerCounters[index] = ListenerCounters()
     return index
   }

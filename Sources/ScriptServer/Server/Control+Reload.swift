@@ -13,22 +13,28 @@ enum ReloadSource: Sendable {
   case previous
 }
 
+/// A reload that is to come, or runs.
+struct ReloadRequest {
+  let source: ReloadSource
+  /// Admin clients that are told how it went.
+  var clients: [HandleKey] = []
+}
+
 /// Reloads asked for, running and done.
 struct ReloadQueue {
   /// The snapshot that is live.
   var current: Snapshot?
   /// The one that was live before it, for a rollback.
   var previous: Snapshot?
-  /// A reload runs.
-  var isRunning = false
-  /// Asked for while one runs: triggers that come together make one reload.
-  var next: ReloadSource?
-  /// Admin clients that wait for the running one, and for the next.
-  var waiting: [HandleKey] = []
-  var waitingForNext: [HandleKey] = []
+  /// The one that runs.
+  var running: ReloadRequest?
+  /// Those asked for while one runs: triggers for the same that come together make one.
+  var waiting: [ReloadRequest] = []
   /// How the last one went.
   var last: ReloadStatus?
   var lastAt: UInt64 = 0
+  /// When the live generation became that.
+  var liveAt: UInt64 = 0
   /// Numbers given out so far.
   var numbers = 1
 }
@@ -44,27 +50,40 @@ struct ReloadResult: Sendable {
 extension ControlThread {
   /// Begins a reload, or has one follow the one that runs. `client` is told how it went.
   func reload(_ source: ReloadSource, client: HandleKey?) {
-    if reloads.isRunning {
-      reloads.next = source
-      if let client { reloads.waitingForNext.append(client) }
-      return
+    if reloads.waiting.last?.source != source { reloads.waiting.append(ReloadRequest(source: source)) }
+    if let client { reloads.waiting[reloads.waiting.count - 1].clients.append(client) }
+    beginNextReload()
+  }
+
+  /// Begins what was asked for first, unless one runs.
+  private func beginNextReload() {
+    while reloads.running == nil, !reloads.waiting.isEmpty {
+      let request = reloads.waiting.removeFirst()
+      if leaving.isLeaving {
+        refuse(request, "the server is ending")
+      } else if request.source == .previous, reloads.previous == nil {
+        refuse(request, "there is no earlier generation to go back to")
+      } else {
+        begin(request)
+      }
     }
-    if case .previous = source, reloads.previous == nil {
-      if let client { answer(client, AdminReply(status: 1, text: "there is no earlier generation to go back to")) }
-      return
-    }
-    if let client { reloads.waiting.append(client) }
-    reloads.isRunning = true
+  }
+
+  private func begin(_ request: ReloadRequest) {
+    reloads.running = request
     reloads.numbers += 1
     let job = ReloadJob(
       control: self, number: reloads.numbers, configuration: configuration,
-      earlier: { if case .previous = source { reloads.previous } else { nil } }())
+      earlier: request.source == .previous ? reloads.previous : nil)
     _ = Thread.start(name: "reload") { job.run() }
+  }
+
+  private func refuse(_ request: ReloadRequest, _ reason: String) {
+    for client in request.clients { answer(client, AdminReply(status: 1, text: reason)) }
   }
 
   /// The reload that ran is over.
   func reloadEnded(_ result: ReloadResult) {
-    reloads.isRunning = false
     var status = ReloadStatus()
     status.succeeded = result.problem == nil
     status.unixSeconds = Int64(LogTime.now().wallSeconds)
@@ -72,6 +91,7 @@ extension ControlThread {
     if let snapshot = result.snapshot, result.problem == nil {
       reloads.previous = reloads.current
       reloads.current = snapshot
+      reloads.liveAt = reloads.lastAt
       context.generation.store(snapshot.number, ordering: .relaxed)
       status.text = "generation \(snapshot.number) (\(snapshot.hash)) is live"
       log.info("\(status.text)")
@@ -82,19 +102,10 @@ extension ControlThread {
     }
     if let watch = result.watch ?? result.snapshot?.watchSet { watcher?.watcher.watch(watch) }
     reloads.last = status
-    for client in reloads.waiting { answer(client, AdminReply(status: status.succeeded ? 0 : 1, text: status.text)) }
-    reloads.waiting = reloads.waitingForNext
-    reloads.waitingForNext = []
-    beginNext()
-  }
-
-  private func beginNext() {
-    guard let source = reloads.next, !leaving.isLeaving else { return }
-    reloads.next = nil
-    let clients = reloads.waiting
-    reloads.waiting = []
-    reload(source, client: nil)
-    if reloads.isRunning { reloads.waiting = clients }
+    let clients = reloads.running?.clients ?? []
+    reloads.running = nil
+    for client in clients { answer(client, AdminReply(status: status.succeeded ? 0 : 1, text: status.text)) }
+    beginNextReload()
   }
 
   // MARK: The first generation
@@ -127,7 +138,7 @@ extension ControlThread {
   /// Suspended handlers of generations before the live one are ended once the grace is over. A reload within the grace
   /// has ended the older ones itself and set a deadline of its own.
   func endOlderGenerations() {
-    guard CompletionPort.clock() >= reloads.lastAt &+ Worker.nanoseconds(configuration.reloadGraceSeconds) else {
+    guard CompletionPort.clock() >= reloads.liveAt &+ Worker.nanoseconds(configuration.reloadGraceSeconds) else {
       return
     }
     let number = context.generation.load(ordering: .relaxed)

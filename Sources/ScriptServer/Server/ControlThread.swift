@@ -136,8 +136,9 @@ final class ControlThread: @unchecked Sendable {
     closeListeners()
     for worker in workers { worker.mailbox.post(.stop(reason: "stop")) }
     for thread in threads { thread.join() }
-    for client in adminClients.keys { closeAdminClient(client) }
     admin?.close()
+    for client in leaving.clients { answer(client, AdminReply(status: 0, text: "the server has ended")) }
+    for client in adminClients.keys { closeAdminClient(client) }
     context.end()
   }
 }

@@ -32,6 +32,9 @@ final class WorkerCounters: Sendable {
   /// Suspended handlers and tasks of generations before the current one.
   let olderTasks = Counter()
   let turns = Counter()
+  /// Time spent in turns, waiting not counted, in nanoseconds.
+  let busyNanoseconds = Counter()
+  let longestTurnNanoseconds = Counter()
   /// Open connections: the server adds when it places one, the worker subtracts when one ends, so this one is locked.
   let connections = Atomic<Int>(0)
 }

@@ -51,6 +51,9 @@ struct ListenerSettings: Sendable {
   var connectionsPerAddressMax = 0
   var backlog: Int32 = 4096
   var limits = ConnectionLimits()
+
+  /// Whether the system is to pick the port.
+  var asksForAnyPort: Bool { !address.hasPrefix("unix:") && address.hasSuffix(":0") }
 }
 
 /// The limits of a listener's connections that the worker looks at. Trivial.

@@ -131,7 +131,7 @@ extension Worker {
   ) {
     cutting.left = left
     unsafe startMessage(connection, .bytes(bytes)) { context, start in
-      guard let bytes = unsafe Worker.of(context).nextMessage() else { return false }
+      guard let bytes = unsafe Worker.lend(context, { unsafe $0.nextMessage() }) else { return false }
       unsafe start!.replaceArgument(1, .bytes(bytes))
       return true
     }
@@ -141,16 +141,20 @@ extension Worker {
   /// The next message of the connection whose handler has just returned, if it may be handed over at once: nothing else that
   /// the handler decided comes first.
   private func nextMessage() -> UnsafeRawBufferPointer? {
-    guard cutting.left > 0, unsafe cutting.offset < cutting.bytes.count, due.isEmpty, running?.token == TaskToken.none,
+    let rest = unsafe cutting.bytes.count - cutting.offset
+    guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
       let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
-      unsafe connection.pointee.receiver == .none, unsafe !connection.pointee.flags.contains(.scriptPaused),
-      case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
-      case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(
-        codec, in: unconsumed(connection))
+      unsafe connection.pointee.receiver == .none, unsafe connection.pointee.flags.isDisjoint(with: .paused),
+      case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
     else { return nil }
+    let bytes = unsafe UnsafeRawBufferPointer(start: cutting.bytes.baseAddress! + cutting.offset, count: rest)
+    guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
+      return nil
+    }
     cutting.left -= 1
+    cutting.offset += consumed
     unsafe countMessage(connection)
-    return unsafe consume(connection, payload, consumed)
+    return unsafe UnsafeRawBufferPointer(start: bytes.baseAddress! + payload.lowerBound, count: payload.count)
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.

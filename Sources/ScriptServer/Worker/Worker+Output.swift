@@ -240,10 +240,9 @@ private struct FramedBroadcast {
     if self.codec == index { return bytes }
     self.codec = index
     bytes = nil
-    guard let framing = try? unsafe codec.framing(payloadCount: message.count) else { return nil }
-    let count = unsafe message.count + framing.overhead
+    guard let count = unsafe try? codec.framedCount(message.count) else { return nil }
     let block = unsafe UnsafeMutableRawBufferPointer(start: malloc(max(count, 1)), count: count)
-    unsafe framing.copyFrame(of: message, to: block.baseAddress!)
+    unsafe codec.writeFrame(of: message, to: block.baseAddress!)
     bytes = unsafe SharedBytes(adopting: block)
     return bytes
   }

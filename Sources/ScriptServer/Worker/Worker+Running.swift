@@ -158,6 +158,7 @@ extension Worker {
     if task.token != .none {
       endWait(task.token)
       tasks.remove(task.token)
+      if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(-1) }
     }
     if task.owner.kind == .timer { timerFinished(task.owner.timer) }
     guard let connection = unsafe table.find(task.owner.connection) else { return }

@@ -21,6 +21,9 @@ extension Worker {
   /// The shortest beat of a repeating timer: the port waits in milliseconds or less, and a timer must leave time for others.
   private static let intervalNanosecondsMin: UInt64 = 1_000_000
 
+  /// How soon a timer of a generation that is not live yet is looked at again: loading takes milliseconds.
+  private static let notLiveYetNanoseconds: UInt64 = 10_000_000
+
   /// Seconds as a script gives them; anything beyond 100 years is as good as never.
   static func nanoseconds(_ seconds: Double) -> UInt64 {
     seconds > 0 ? UInt64(min(seconds, 3.2e9) * 1e9) : 0
@@ -37,8 +40,14 @@ extension Worker {
   func timerDue(_ token: TimerToken) {
     guard timers.isCurrent(token) else { return }
     timers[token].deadline = .none
-    timers[token].isRunning = true
     let timer = timers[token]
+    if let generation, timer.codeGeneration > generation.number {
+      // Set while a new generation loads: it waits for the switch, or goes with the generation if there is none.
+      timers[token].deadline = deadlines.schedule(
+        at: now + Self.notLiveYetNanoseconds, payload: DeadlinePurpose.timer(token).payload)
+      return
+    }
+    timers[token].isRunning = true
     let owner = TaskOwner(
       kind: .timer, connection: .none, codeGeneration: timer.codeGeneration, timer: token)
     unsafe start(timer.function, LuaArguments(), owner)

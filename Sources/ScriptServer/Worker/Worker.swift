@@ -57,10 +57,6 @@ final class Worker: @unchecked Sendable {
   let scratch = Scratch()
   var now: UInt64 = 0
   var isEnding = false
-  var turnsSinceReport = 0
-
-  /// Turns between two updates of the figures that cost a little to know.
-  private static let turnsBetweenReports = 64
 
   /// Makes a worker with its own port and Lua state; `throws` what the system refused.
   init(index: Int, server: ServerContext) throws {
@@ -93,6 +89,12 @@ final class Worker: @unchecked Sendable {
     unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self)).takeUnretainedValue()
   }
 
+  /// As `of`, without counting a reference: for what happens with every message. The worker outlives its Lua state.
+  @inline(__always)
+  static func lend<Result>(_ context: UnsafeMutableRawPointer?, _ body: (Worker) -> Result) -> Result {
+    unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self))._withUnsafeGuaranteedRef(body)
+  }
+
   // MARK: The turn
 
   /// Runs turns until the worker is told to stop.
@@ -114,8 +116,7 @@ final class Worker: @unchecked Sendable {
     goOnWithYielded()
     fireDeadlines()
     flushDirty()
-    counters.turns.add(1)
-    reportSometimes()
+    report()
   }
 
   /// How long the port may wait.
@@ -160,13 +161,13 @@ final class Worker: @unchecked Sendable {
     }
   }
 
-  /// Figures that are read rarely and cost a little are brought up to date every so many turns.
-  private func reportSometimes() {
-    turnsSinceReport += 1
-    if turnsSinceReport < Self.turnsBetweenReports { return }
-    turnsSinceReport = 0
+  /// What `status` shows of the turns.
+  private func report() {
+    let nanoseconds = Int(CompletionPort.clock() &- now)
+    counters.turns.add(1)
+    counters.busyNanoseconds.add(nanoseconds)
+    if nanoseconds > counters.longestTurnNanoseconds.current { counters.longestTurnNanoseconds.set(nanoseconds) }
     counters.luaBytes.set(lua.memoryBytes)
-    if let generation { counters.olderTasks.set(tasks.count(olderThan: generation.number)) }
   }
 }
 

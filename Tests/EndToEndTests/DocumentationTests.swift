@@ -1,0 +1,167 @@
+// The pages tell the truth: their scripts load, their steps work as written, and what the program has is in them.
+//
+// Must never know: how the server works.
+
+import Foundation
+import TestSupport
+import Testing
+
+@Suite struct DocumentationTests {
+  private static let reference = "docs/REFERENCE.md"
+
+  // MARK: Scripts
+
+  @Test(arguments: ["README.md", reference]) func `every script of a page loads`(page: String) throws {
+    let blocks = try ProjectFiles.blocks("lua", in: page)
+    #expect(!blocks.isEmpty)
+    let folder = try TemporaryFolder()
+    for block in blocks {
+      let path = try folder.write("line\(block.line).lua", DocumentationTests.wholeScript(block.text))
+      let result = try MoonportProcess.runTool(["check", path])
+      #expect(result.status == .exited(0), "\(page):\(block.line): \(result)")
+    }
+  }
+
+  /// A block as a script: those that do not begin with `local moonport` get the head and the end that the page leaves out.
+  private static func wholeScript(_ text: String) -> String {
+    if text.hasPrefix("local moonport") { return text }
+    let head = """
+      local moonport = require "moonport"
+      moonport.listen { address = "127.0.0.1:0", codec = "line" }
+      local handlers = {}
+
+      """
+    return head + text + "return handlers\n"
+  }
+
+  @Test func `the conversation of the reference goes on over reloads as it says`() throws {
+    let blocks = try ProjectFiles.blocks("lua", in: DocumentationTests.reference)
+    let block = try #require(blocks.first { $0.text.contains("\"reloaded\"") })
+    let server = try MoonportProcess(script: DocumentationTests.wholeScript(block.text))
+    let client = try server.connect()
+    try client.send("a\n")
+    #expect(try client.receiveLine() == "generation 1 heard a")
+    #expect(try server.control("reload").status == .exited(0))
+    try client.send("b\n")
+    #expect(try client.receiveLine() == "generation 1 heard b")
+    #expect(try server.control("reload").status == .exited(0))
+    try client.send("c\n")
+    #expect(try client.receiveLine() == "generation 3 heard c")
+  }
+
+  // MARK: README
+
+  @Test func `the first script and the live reload of the README work as written`() throws {
+    let folder = try TemporaryFolder()
+    let script = try #require(ProjectFiles.blocks("lua", in: "README.md").first?.text)
+    let server = try MoonportProcess(file: folder.write("hello.lua", script), folder: folder)
+    let client = try server.connect()
+    #expect(try client.receiveLine() == "Who is there?")
+    try client.send("Ada\n")
+    #expect(try client.receiveLine() == "Hello Ada, that was your line 1")
+
+    var steps = try ProjectFiles.blocks("sh", in: "README.md").flatMap { $0.text.split(separator: "\n").map(command) }
+    steps.removeAll { !$0.hasPrefix("sed ") && !$0.hasPrefix("echo ") && !["reload", "rollback"].contains($0) }
+    #expect(steps.count == 5, "the README has other steps now: \(steps)")
+    var count = 1
+    for (step, (status, greeting)) in zip(
+      steps, [(0, "Hello"), (0, "Good day"), (0, "Hello"), (0, "Hello"), (1, "Hello")] as [(Int32, String)])
+    {
+      if step.contains(" ") {
+        try shell(step, in: folder)
+      } else {
+        let result = try server.control(step)
+        #expect(result.status == .exited(status), "\(step): \(result)")
+        if status == 1 { #expect(result.errors.contains("hello.lua:17:"), "\(result)") }
+      }
+      count += 1
+      try client.send("Ada\n")
+      #expect(try client.receiveLine() == "\(greeting) Ada, that was your line \(count)", "after \(step)")
+    }
+  }
+
+  /// A line of a shell block without its remark; the program's commands without `scripts/run`.
+  private func command(_ line: Substring) -> String {
+    let text = line.components(separatedBy: " #")[0].trimmingCharacters(in: .whitespaces)
+    return text.hasPrefix("scripts/run ") ? String(text.dropFirst("scripts/run ".count)) : text
+  }
+
+  private func shell(_ command: String, in folder: TemporaryFolder) throws {
+    var launch = Launch("/bin/sh", ["-c", command])
+    launch.workingFolder = folder.path
+    let child = try ChildProcess(launch)
+    let status = try child.waitForExit()
+    #expect(status == .exited(0), "\(command): \(child.transcript)")
+  }
+
+  @Test(arguments: ["README.md", "docs/REFERENCE.md", "docs/ARCHITECTURE.md", "docs/COMPLETION-IO.md", "CHANGELOG.md"])
+  func `links of a page lead to files that exist`(page: String) throws {
+    let folder = (page as NSString).deletingLastPathComponent
+    for part in try ProjectFiles.text(page).components(separatedBy: "](").dropFirst() {
+      let target = part.components(separatedBy: ")")[0].components(separatedBy: "#")[0]
+      if target.isEmpty || target.hasPrefix("http") { continue }
+      let path = ProjectFiles.path("\(folder.isEmpty ? "" : folder + "/")\(target)")
+      #expect(FileManager.default.fileExists(atPath: path), "\(page) links to \(target)")
+    }
+  }
+
+  // MARK: Completeness
+
+  @Test func `the reference has every function, method, handler and option that scripts can use`() throws {
+    let page = try ProjectFiles.text(DocumentationTests.reference)
+    let prelude = try ProjectFiles.text("Sources/ScriptServer/Interface/Prelude.lua")
+    var methods = matches(#"function connection\.(\w+)"#, in: prelude)
+    let folder = "Sources/ScriptServer/Interface"
+    for name in try FileManager.default.contentsOfDirectory(atPath: ProjectFiles.path(folder)) {
+      methods += matches(#""connection:(\w+)""#, in: try ProjectFiles.text("\(folder)/\(name)"))
+    }
+    #expect(methods.count >= 14)
+    for method in methods { #expect(page.contains("conn:\(method)("), "conn:\(method) is missing") }
+
+    let table = try #require(matches(#"(?s)local function make_moonport.*?return \{(.*?)\n  \}"#, in: prelude).first)
+    let functions = matches(#"(?m)^    (\w+) ="#, in: table)
+    #expect(functions.count >= 12)
+    for name in functions { #expect(page.contains("moonport.\(name)"), "moonport.\(name) is missing") }
+
+    for list in ["listen_options", "output_options"] {
+      let names = matches(#"(\w+) = ""#, in: try #require(matches("(?s)\(list) = \\{(.*?)\\}", in: prelude).first))
+      #expect(names.count >= 4)
+      for name in names { #expect(page.contains("| `\(name)` |"), "the option \(name) is missing") }
+    }
+    let handlers = matches(#""(on_\w+)""#, in: prelude)
+    #expect(handlers.count >= 10)
+    for name in handlers { #expect(page.contains("`\(name)("), "the handler \(name) is missing") }
+  }
+
+  @Test func `the reference has every key of the status`() throws {
+    let page = try ProjectFiles.text(DocumentationTests.reference)
+    let server = try MoonportProcess(script: "return {}")
+    #expect(try server.control("reload").status == .exited(0))
+    let keys = Set(matches(#""(\w+)":"#, in: try server.control("status", "--json").output))
+    #expect(keys.count > 20)
+    for key in keys { #expect(page.contains("`\(key)`"), "the key \(key) is missing") }
+  }
+
+  @Test func `the reference has every command and every option`() throws {
+    let page = try ProjectFiles.text(DocumentationTests.reference)
+    let overview = try MoonportProcess.runTool(["--help"]).output
+    let commands = matches(#"(?m)^  ([a-z]+) {2,}[A-Z]"#, in: overview)
+    #expect(commands.count >= 10)
+    for command in commands {
+      #expect(page.contains("`moonport \(command)"), "the command \(command) is missing")
+      let help = try MoonportProcess.runTool([command, "--help"]).output
+      for option in Set(matches(#"(--[a-z-]+)"#, in: help)).subtracting(["--help", "--"]) {
+        #expect(page.contains("`\(option)") || page.contains("[\(option)") || page.contains(" \(option)"), "\(option)")
+      }
+    }
+  }
+
+  /// What the first group of the pattern matches, wherever it does.
+  private func matches(_ pattern: String, in text: String) -> [String] {
+    guard let expression = try? NSRegularExpression(pattern: pattern) else { return [] }
+    let whole = NSRange(text.startIndex..., in: text)
+    return expression.matches(in: text, range: whole).compactMap { match in
+      Range(match.range(at: 1), in: text).map { String(text[$0]) }
+    }
+  }
+}

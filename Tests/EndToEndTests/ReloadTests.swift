@@ -1,0 +1,341 @@
+// What a reload keeps, what it replaces and what it ends, one sentence of the contract at a time.
+
+import Glibc
+import TestSupport
+import Testing
+
+@Suite struct ReloadTests {
+  // MARK: State
+
+  @Test("on_save hands its state to on_restore on each worker, with the old version")
+  func saveAndRestore() throws {
+    let counting = """
+      local total, from = 0, "nothing"
+      function handlers.on_message(conn, text)
+        total = total + 1
+        conn:send(("%s %d %d %s"):format(handlers.version, moonport.worker.id, total, from))
+      end
+      function handlers.on_save() return { total = total, worker = moonport.worker.id } end
+      function handlers.on_restore(saved, old_version)
+        assert(saved.worker == moonport.worker.id, "another worker's state")
+        total, from = saved.total, tostring(old_version)
+      end
+      """
+    let server = try MoonportProcess(serving: script("one", counting), workers: 2)
+    let clients = try server.connect(2)
+    let first = try clients.map { try $0.ask("a") }
+    #expect(Set(first) == ["one 1 1 nothing", "one 2 1 nothing"])
+    #expect(try clients[0].ask("b").hasSuffix(" 2 nothing"))
+
+    try server.reload(script("two", counting))
+
+    let workers = first.map { $0.split(separator: " ")[1] }
+    #expect(try clients[0].ask("c") == "two \(workers[0]) 3 one")
+    #expect(try clients[1].ask("c") == "two \(workers[1]) 2 one")
+    try server.reload(script("three", counting))
+    #expect(try clients[1].ask("d") == "three \(workers[1]) 3 two")
+  }
+
+  @Test("on_restore gets nil from code that saves nothing and has no version")
+  func nothingSaved() throws {
+    let server = try MoonportProcess(serving: script("1", "handlers.version = nil"))
+    let client = try server.connect()
+    try server.reload(
+      script(
+        "2",
+        """
+        local seen = "on_restore was not called"
+        function handlers.on_restore(...) seen = select("#", ...) .. " " .. tostring((...)) .. " " .. tostring(select(2, ...)) end
+        function handlers.on_message(conn) conn:send(seen) end
+        """))
+    #expect(try client.ask("x") == "2 nil nil")
+  }
+
+  @Test("ctx survives by reference: the same table, with the functions and cycles in it")
+  func contextByReference() throws {
+    let server = try MoonportProcess(
+      serving: script(
+        "1",
+        """
+        function handlers.on_message(conn, text)
+          local ctx = conn.ctx
+          ctx.count = (ctx.count or 0) + 1
+          ctx.itself = ctx
+          ctx.old = function() return "called " .. text end
+          conn:send(tostring(ctx))
+        end
+        """))
+    let client = try server.connect()
+    let name = try client.ask("first")
+    try server.reload(
+      script(
+        "2",
+        """
+        function handlers.on_message(conn)
+          local ctx = conn.ctx
+          conn:send(("%s %s %d %s"):format(tostring(ctx), tostring(ctx.itself == ctx), ctx.count, ctx.old()))
+        end
+        """))
+    #expect(try client.ask("second") == "\(name) true 1 called first")
+  }
+
+  @Test("a half-received message survives and is handled by the new code")
+  func halfReceivedMessage() throws {
+    let server = try MoonportProcess(serving: script("1"))
+    let client = try server.connect()
+    #expect(try client.ask("whole") == "1 whole")
+    try client.send("first ha")
+    try eventually("the half has arrived") { try server.status()["bytes_in"].integer == 14 }
+    try server.reload(script("2"))
+    #expect(try client.ask("lf") == "2 first half")
+  }
+
+  @Test("queued output survives, and what the new code sends comes behind it")
+  func queuedOutput() throws {
+    let flood = """
+      function handlers.on_message(conn, text)
+        if text ~= "flood" then return conn:send(handlers.version .. " " .. text) end
+        local line = ("x"):rep(1000)
+        for number = 1, 6000 do conn:send(("%d %s"):format(number, line)) end
+      end
+      """
+    let server = try MoonportProcess(serving: script("1", flood))
+    let slow = try TestClient(server.address, receiveBufferBytes: 4096)
+    let other = try server.connect()
+    try slow.send("flood\n")
+    try eventually("the flood is queued") { try server.status()["messages_out"].integer == 6000 }
+    try server.reload(script("2", flood))
+    try slow.send("mark\n")
+    #expect(try other.ask("served") == "2 served")
+    let padding = String(repeating: "x", count: 1000)
+    for number in 1...6000 {
+      let line = try slow.receiveLine()
+      guard line == "\(number) \(padding)" else { throw TestFailure("line \(number) is \(line.prefix(40))") }
+    }
+    #expect(try slow.receiveLine() == "2 mark")
+  }
+
+  @Test("rooms and ids stay, on every worker")
+  func roomsAndIDs() throws {
+    let server = try MoonportProcess(
+      serving: script(
+        "1",
+        """
+        function handlers.on_open(conn) conn:join("hall"); conn:join("own" .. conn.id) end
+        function handlers.on_message(conn, text) conn:send(tostring(conn.id)) end
+        """))
+    let clients = try server.connect(8)
+    let ids = try clients.map { try $0.ask("id") }
+    #expect(Set(ids).count == 8)
+    try server.reload(
+      script(
+        "2",
+        """
+        function handlers.on_message(conn, text)
+          local id, what = text:match("^(%d+) (.*)$")
+          if id then return moonport.send(tonumber(id), what) end
+          if text == "hall" then return moonport.broadcast("hall " .. moonport.count("hall"), { room = "hall" }) end
+          local rooms = conn:rooms()
+          table.sort(rooms)
+          conn:send(conn.id .. " " .. table.concat(rooms, ","))
+        end
+        """))
+    for (client, id) in zip(clients, ids) { #expect(try client.ask("rooms") == "\(id) hall,own\(id)") }
+    try clients[0].send("hall\n")
+    for client in clients { #expect(try client.receiveLine() == "hall 8") }
+    for (client, id) in zip(clients, ids) {
+      try clients[3].send("\(id) hello \(id)\n")
+      #expect(try client.receiveLine() == "hello \(id)")
+    }
+  }
+
+  // MARK: Listeners and codecs
+
+  @Test("listeners are compared by address: kept, added or closed, and clients of a closed one stay")
+  func listeners() throws {
+    let folder = try TemporaryFolder()
+    let paths = ["a", "b", "c"].map { folder.file("\($0).sock") }
+    func listening(_ version: String, _ indexes: [Int], _ options: String = "") -> String {
+      let calls = indexes.map { "moonport.listen { address = 'unix:\(paths[$0])', codec = 'line' \(options) }" }
+      return """
+        local moonport = require "moonport"
+        \(calls.joined(separator: "\n"))
+        return { version = "\(version)", on_message = function(conn, text) conn:send("\(version) " .. text) end }
+        """
+    }
+    let server = try MoonportProcess(script: listening("1", [0, 1]), folder: folder) { $0.listeners = 2 }
+    let a = try TestClient("unix:\(paths[0])")
+    let b = try TestClient("unix:\(paths[1])")
+    #expect(try a.ask("x") == "1 x")
+    #expect(try b.ask("x") == "1 x")
+
+    try server.reload(listening("2", [1, 2]))
+
+    #expect(try a.ask("still here") == "2 still here")
+    #expect(try b.ask("still here") == "2 still here")
+    #expect(throws: TestFailure.self) { try TestClient("unix:\(paths[0])") }
+    #expect(access(paths[0], F_OK) != 0, "the closed listener's file is gone")
+    #expect(try TestClient("unix:\(paths[1])").ask("new") == "2 new")
+    #expect(try TestClient("unix:\(paths[2])").ask("new") == "2 new")
+    let listeners = try server.status()["listeners"].elements.map { $0["address"].text ?? "" }
+    #expect(Set(listeners) == ["unix:\(paths[1])", "unix:\(paths[2])"])
+    try server.reload(listening("3", [0, 1, 2]))
+    #expect(try TestClient("unix:\(paths[0])").ask("again") == "3 again")
+    #expect(try a.ask("x") == "3 x")
+  }
+
+  @Test("a kept listener's new codec and limits are for new connections, and its handlers for all")
+  func keptListener() throws {
+    let server = try MoonportProcess(serving: script("1"))
+    let old = try server.connect()
+    #expect(try old.ask("x") == "1 x")
+    try server.reload(
+      script("2", codec: "\"netstring\", max_connections = 2"))
+    #expect(try old.ask("lines") == "2 lines")
+    let new = try server.connect()
+    try new.send("5:hello,")
+    #expect(try new.receive(exactly: 10) == Array("7:2 hello,".utf8))
+    let third = try server.connect()
+    #expect(try third.waitForEnd() == .closed)
+    #expect(try server.status()["refused"]["max_connections"].integer == 1)
+  }
+
+  @Test("the handler table of a listener is replaced with the script")
+  func listenerHandler() throws {
+    func two(_ version: String) -> String {
+      """
+      local moonport = require "moonport"
+      local function handler(name) return { on_message = function(conn, text) conn:send(name .. " \(version) " .. text) end } end
+      moonport.listen { address = "127.0.0.1:0", codec = "line", handler = handler("first") }
+      moonport.listen { address = "[::1]:0", codec = "line", handler = handler("second") }
+      return { version = "\(version)" }
+      """
+    }
+    let server = try MoonportProcess(serving: two("1"), listeners: 2)
+    let clients = try [server.connect(listener: 0), server.connect(listener: 1)]
+    #expect(try clients.map { try $0.ask("x") } == ["first 1 x", "second 1 x"])
+    try server.reload(two("2"))
+    #expect(try clients.map { try $0.ask("x") } == ["first 2 x", "second 2 x"])
+  }
+
+  @Test("a codec written in Lua is replaced for connections that use it, half a message included")
+  func scriptedCodec() throws {
+    func framed(_ version: String, _ mark: String) -> String {
+      let codec = """
+        {
+          decode = function(bytes, position)
+            local stop = bytes:find("\(mark)", position, true)
+            if stop then return bytes:sub(position, stop - 1), stop + 1 end
+          end,
+          encode = function(message) return message .. "\(mark)" end,
+        }
+        """
+      return script(version, codec: codec)
+    }
+    let server = try MoonportProcess(serving: framed("1", ";"))
+    let client = try server.connect()
+    try client.send("one;half")
+    #expect(try client.receive(exactly: 6) == Array("1 one;".utf8))
+    try server.reload(framed("2", "!"))
+    try client.send(" and half!")
+    #expect(try client.receive(exactly: 16) == Array("2 half and half!".utf8))
+    // What is not used any more is given back: this goes on for as many reloads as one likes.
+    for version in 3..<13 { try server.reload(framed("\(version)", version % 2 == 0 ? "!" : ";")) }
+    try client.send("end!")
+    #expect(try client.receive(exactly: 7) == Array("12 end!".utf8))
+  }
+
+  @Test("a codec that a connection chose itself is kept")
+  func ownCodec() throws {
+    let body = """
+      function handlers.on_open(conn)
+        conn:set_codec {
+          decode = function(bytes, position)
+            local stop = bytes:find("\\n", position, true)
+            if stop then return bytes:sub(position, stop - 1):upper(), stop + 1 end
+          end,
+          encode = function(message) return message .. "\\n" end,
+        }
+      end
+      """
+    let server = try MoonportProcess(serving: script("1", body))
+    let client = try server.connect()
+    #expect(try client.ask("loud") == "1 LOUD")
+    try server.reload(script("2"))
+    #expect(try client.ask("loud") == "2 LOUD")
+    #expect(try server.connect().ask("quiet") == "2 quiet")
+  }
+
+  // MARK: The switch
+
+  @Test("on_start runs on every worker with the new generation's number, and status shows it with its hash")
+  func onStart() throws {
+    let body = """
+      function handlers.on_start(worker) print(("start %d of %d"):format(worker, moonport.generation)) end
+      """
+    let server = try MoonportProcess(serving: script("1", body), workers: 3)
+    let before = try server.status()
+    try server.reload(script("2", body))
+    for generation in 1...2 {
+      for worker in 1...3 { try server.waitForOutput(containing: "start \(worker) of \(generation)\n") }
+    }
+    let after = try server.status()
+    #expect(before["generation"].integer == 1)
+    #expect(after["generation"].integer == 2)
+    #expect(before["hash"].text != after["hash"].text)
+    try server.reload(script("1", body))
+    #expect(try server.status()["hash"].text == before["hash"].text)
+  }
+
+  @Test("what the old code has broadcast is delivered before anything of the new code")
+  func orderOfBroadcasts() throws {
+    let body = """
+      local function shout() moonport.broadcast(tostring(moonport.generation)) end
+      function handlers.on_start() shout(); moonport.every(0.001, shout) end
+      function handlers.on_message(conn, text) shout() end
+      """
+    let server = try MoonportProcess(serving: script("1", body))
+    let clients = try server.connect(4)
+    let reloads = isLongRun ? 300 : 40
+    let readers = clients.map { client in
+      TestThread {
+        var newest = 0
+        while newest <= reloads {
+          let generation = Int(try client.receiveLine()) ?? -1
+          guard generation >= newest else { throw TestFailure("generation \(generation) came after \(newest)") }
+          newest = generation
+        }
+      }
+    }
+    for version in 0..<reloads { try server.reload(script("\(version % 2)", body)) }
+    for reader in readers { try reader.join(timeout: Patience.scaled(60)) }
+  }
+
+  @Test("descriptors and threads do not grow with the number of reloads")
+  func nothingLeaks() throws {
+    let server = try MoonportProcess(serving: script("0"))
+    let client = try server.connect()
+    for version in 1...3 { try server.reload(script("\(version)")) }
+    try eventually("the reload's thread has ended") { try server.threadCount() == 6 }
+    let descriptors = try server.descriptorCount()
+    for version in 4...24 { try server.reload(script("\(version)")) }
+    for _ in 0..<5 { _ = try server.refused("kick", "1") }
+    try eventually("threads and descriptors are as before") {
+      try server.threadCount() == 6 && server.descriptorCount() <= descriptors
+    }
+    #expect(try client.ask("x") == "24 x")
+  }
+
+  @Test("--listen goes on replacing the address of the script's listener")
+  func listenOption() throws {
+    let server = try MoonportProcess(script: script("1")) {
+      $0.listen = MoonportProcess.anyPort
+    }
+    let client = try server.connect()
+    try server.reload(script("2"))
+    #expect(try client.ask("x") == "2 x")
+    #expect(try server.connect().ask("y") == "2 y")
+    try server.reload("return { version = '3', on_message = function(conn, bytes) conn:send('3 ' .. bytes) end }\n")
+    #expect(try client.ask("x") == "3 x")
+  }
+}
