@@ -58,6 +58,14 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
       value->kind = MP_BOOLEAN;
       value->integer = lua_toboolean(L, index);
       break;
+    case 'd':
+      value->integer = mp_test_connection(L, index);
+      value->kind = value->integer != 0 ? MP_HANDLE : MP_INTEGER;
+      if (value->kind == MP_HANDLE) break;
+      int is_integer = 0;
+      value->integer = lua_tointegerx(L, index, &is_integer);
+      if (!is_integer) luaL_typeerror(L, index, "connection or id");
+      break;
     case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once all arguments are known to be good
     default: read_any(L, index, value); break;
   }

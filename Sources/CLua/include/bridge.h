@@ -68,7 +68,7 @@ typedef struct mp_call {
 // A function that Swift offers to scripts.
 //
 // `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
-// (arrives as a reference that the receiver owns), a anything (strings, numbers and booleans arrive as such, the rest as
+// (arrives as a reference that the receiver owns), d destination (a connection or its id), a anything (strings, numbers and booleans arrive as such, the rest as
 // MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
 // without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them).
 typedef struct mp_function {

@@ -48,7 +48,7 @@ struct ConnectionFlags: OptionSet {
   static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
 
   /// While one of these is set, messages that have come wait.
-  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused]
+  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused]
 }
 
 /// One client.

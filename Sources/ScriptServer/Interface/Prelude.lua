@@ -292,6 +292,9 @@ end
 local broadcast_options = { room = true, except = true }
 
 local function broadcast(message, options)
+  if type(message) ~= "string" and type(message) ~= "number" then
+    error("bad argument #1 to 'broadcast' (string expected, got " .. type(message) .. ")", 2)
+  end
   if options == nil then return native.broadcast(message) end
   if type(options) ~= "table" then
     error("bad argument #2 to 'broadcast' (table expected, got " .. type(options) .. ")", 2)

@@ -94,7 +94,9 @@ extension Worker {
   /// One step of the cutting; false when there is nothing more to do now.
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
-    if unsafe connection.pointee.receiver != .none { return unsafe feedReceiver(connection) }
+    if unsafe connection.pointee.receiver != .none, unsafe !connection.pointee.flags.contains(.outputPaused) {
+      return unsafe feedReceiver(connection)
+    }
     if unsafe !connection.pointee.flags.isDisjoint(with: .holdsMessages) { return false }
     if left == 0 {
       unsafe markReady(connection)

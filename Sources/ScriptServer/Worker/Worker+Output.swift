@@ -155,6 +155,7 @@ extension Worker {
 
   private func outputEmptied(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.flags.contains(.overSoft) {
+      if unsafe connection.pointee.flags.contains(.outputPaused) { unsafe markReady(connection) }
       unsafe connection.pointee.flags.subtract([.overSoft, .outputPaused])
       unsafe due.append(.drained(connection.pointee.key))
       unsafe resumeReading(connection)
