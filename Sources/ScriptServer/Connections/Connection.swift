@@ -49,6 +49,8 @@ struct ConnectionFlags: OptionSet {
 
   /// While one of these is set, messages that have come wait.
   static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused]
+  /// While one of these is set, not even the handler that runs gets more.
+  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused]
 }
 
 /// One client.
