@@ -2,7 +2,7 @@
 //
 // Must never know: anything but the program's command line, its streams and its sockets.
 
-import Glibc
+import Synchronization
 import TestSupport
 import Testing
 
@@ -223,4 +223,84 @@ import Testing
       #expect(try client.receiveLine() == "failed:  boom")
     }
   }
+
+  @Test func `Clients that come while a reload removes their listener are let go, and end no server`() throws {
+    let folder = try TemporaryFolder()
+    func script(_ name: String) -> String {
+      """
+      local moonport = require "moonport"
+      moonport.listen {
+        address = "unix:\(folder.file(name))",
+        codec = { decode = function(bytes, position) return bytes, #bytes + 1 end, encode = tostring },
+      }
+      moonport.listen { address = "127.0.0.1:0", codec = "line" }
+      return { on_message = function(conn, text) conn:send(text) end }
+      """
+    }
+    let server = try MoonportProcess(script: script("a"), folder: folder) {
+      $0.workers = 2
+      $0.listeners = 2
+    }
+    let isDone = Flag()
+    let clients = ["a", "b"].map { name in
+      TestThread {
+        while !isDone.isSet {
+          guard let client = try? TestClient("unix:\(folder.file(name))") else { continue }
+          try? client.send("hello")
+          _ = try? client.tryReceive(for: 0.05)
+        }
+      }
+    }
+    for round in 1...12 {
+      try folder.write("main.lua", script(round % 2 == 0 ? "a" : "b"))
+      #expect(try server.control("reload").status == .exited(0))
+    }
+    isDone.set()
+    for client in clients { try client.join() }
+    try server.stop()
+  }
+
+  @Test func `Messages from one connection to another keep their order while the code is replaced`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = {}
+        function h.on_message(conn, text)
+          local id, number = text:match("(%d+) (%d+)")
+          if not id then return conn:send(conn.id) end
+          moonport.send(tonumber(id), number)
+        end
+        return h
+        """
+    ) { $0.workers = 2 }
+    let sender = try server.connect()
+    let receiver = try server.connect()
+    try receiver.send("who am I\n")
+    let id = try receiver.receiveLine()
+    let count = 5_000
+    let sending = TestThread {
+      for first in stride(from: 0, to: count, by: 20) {
+        try sender.send((first..<first + 20).map { "\(id) \($0)\n" }.joined())
+      }
+    }
+    let reloading = TestThread {
+      for _ in 1...8 { _ = try server.control("reload") }
+    }
+    var next = 0
+    while next < count, try receiver.receiveLine() == String(next) { next += 1 }
+    #expect(next == count)
+    try sending.join()
+    try reloading.join()
+    try server.stop()
+  }
+}
+
+/// Told by one thread, seen by others.
+private final class Flag: Sendable {
+  private let value = Atomic<Bool>(false)
+
+  var isSet: Bool { value.load(ordering: .relaxed) }
+
+  func set() { value.store(true, ordering: .relaxed) }
 }
