@@ -133,12 +133,7 @@ extension Worker {
       // Only a script that got hold of the bridge's own mark, by the debug library, yields it without a wait.
       yielded(task, thread)
     case .waits:
-<<<<<<< HEAD
-      if tasks[task.token].isEnding { return ended(task, thread, "reloaded") }
-=======
-      precondition(task.token != .none, "a task waits for nothing")
       if tasks[task.token].isEnding { return endHere(task, thread) }
->>>>>>> 454cd2d2dada34be811bc81369e3922d43ef1f2c
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
     case .failed:
