@@ -47,10 +47,10 @@ struct ConnectionFlags: OptionSet {
   /// The script gave it a codec of its own, so that a reload does not change it.
   static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
 
-  /// While one of these is set, messages that have come wait even though no handler runs.
-  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused]
   /// While one of these is set, messages that have come wait.
   static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused]
+  /// While one of these is set, not even the handler that runs gets more.
+  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused]
 }
 
 /// One client.

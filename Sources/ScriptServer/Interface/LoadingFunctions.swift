@@ -67,7 +67,9 @@ extension Worker {
   }
 
   /// native.arguments(): what followed `--` on the command line.
-  fileprivate func giveArguments(_ call: HostCall) { returnTexts(call, server.configuration.arguments) }
+  fileprivate func giveArguments(_ call: HostCall) {
+    returnTexts(call, server.configuration.arguments.map { Array($0.utf8) })
+  }
 
   // MARK: Codecs
 

@@ -255,8 +255,9 @@ local function require(generation, name)
   if generation.requiring[name] then error(("module '%s' requires itself"):format(name), 2) end
   local loader, place = find_module(generation, name)
   generation.requiring[name] = true
+  -- Ends with the call however that ends, and leaves an error's traceback alone.
+  local _ <close> = setmetatable({}, { __close = function() generation.requiring[name] = nil end })
   value = loader(name, place)
-  generation.requiring[name] = nil
   if value ~= nil then loaded[name] = value end
   if loaded[name] == nil then loaded[name] = true end
   return loaded[name], place
@@ -373,6 +374,13 @@ local function print(...)
   native.print(concat(parts, "\t"))
 end
 
+-- `os` as scripts see it: ending the process is the operator's, who has `moonport stop` and `drain`.
+local script_os = {}
+for name, value in pairs(os) do script_os[name] = value end
+function script_os.exit()
+  error("os.exit would end the server with all its clients; close connections, or stop the server by `moonport stop`", 2)
+end
+
 local function make_environment(generation)
   local environment = { print = print, arg = generation.arguments }
   local loaded = generation.loaded
@@ -380,6 +388,7 @@ local function make_environment(generation)
     environment[name] = _G[name]
     if type(_G[name]) == "table" then loaded[name] = _G[name] end
   end
+  environment.os, loaded.os = script_os, script_os
   environment._G = environment
   loaded._G = environment
   loaded.moonport = make_moonport(generation)

@@ -9,7 +9,8 @@ extension Interface {
     HostFunction("broadcast", "ss?a?") { context, call in
       let call = unsafe HostCall(call!)
       let except = unsafe (call[2].asConnection ?? call[2].asInteger).map { ConnectionID(rawValue: $0) }
-      unsafe Worker.of(context).broadcast(call[0].asBytes!, room: call[1].isNil ? nil : call[1].text, except: except)
+      unsafe Worker.of(context).broadcast(
+        call[0].asBytes!, room: call[1].asBytes.map { unsafe RoomName($0) }, except: except)
     },
     unsafe HostFunction("send", "ds") { unsafe Worker.of($0).sendById(HostCall($1!), framed: true) },
     unsafe HostFunction("write", "ds") { unsafe Worker.of($0).sendById(HostCall($1!), framed: false) },
@@ -18,9 +19,8 @@ extension Interface {
       let call = unsafe HostCall(call!)
       let server = unsafe Worker.of(context).server
       let count =
-        unsafe call[0].isNil
-        ? server.workers.reduce(0) { $0 + $1.counters.connections.load(ordering: .relaxed) }
-        : unsafe server.rooms.count(call[0].text)
+        unsafe call[0].asBytes.map { unsafe server.rooms.count(RoomName($0)) }
+        ?? server.workers.reduce(0) { $0 + $1.counters.connections.load(ordering: .relaxed) }
       unsafe call.returns(.integer(Int64(count)))
     },
     unsafe HostFunction("worker_id", "") { unsafe HostCall($1!).returns(.integer(Int64(Worker.of($0).index + 1))) },

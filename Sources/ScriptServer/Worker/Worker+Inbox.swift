@@ -160,7 +160,7 @@ extension Worker {
   }
 
   /// Queues `message` for every connection of every worker, or of one room.
-  func broadcast(_ message: UnsafeRawBufferPointer, room: String?, except: ConnectionID?) {
+  func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     if server.workers.count > 1 {
       let packet = unsafe BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
       for worker in server.workers where worker !== self {
@@ -205,7 +205,7 @@ extension Worker {
     summary.bytesIn = unsafe Int64(connection.pointee.bytesIn)
     summary.bytesOut = unsafe Int64(connection.pointee.bytesOut)
     summary.queuedBytes = unsafe connection.pointee.output.count
-    summary.rooms = unsafe rooms.names(of: connection)
+    summary.rooms = unsafe rooms.names(of: connection).map(\.text)
     return summary
   }
 

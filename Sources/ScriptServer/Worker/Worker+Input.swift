@@ -203,8 +203,11 @@ extension Worker {
     case .line: taken = unsafe takeLine(connection, bytes)
     case .all: taken = unsafe takeAll(connection, bytes)
     }
-    guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream) else { return taken }
-    return unsafe .ended(takeRest(connection, bytes.count))
+    // A codec in Lua may have closed the connection, or taken bytes of it, while it was asked for a message.
+    guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream),
+      unsafe connection.pointee.phase == .open
+    else { return taken }
+    return unsafe .ended(takeRest(connection))
   }
 
   private func takeMessage(_ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer) -> Taken {
@@ -253,8 +256,9 @@ extension Worker {
     return unsafe .bytes(consume(connection, payload, consumed))
   }
 
-  private func takeRest(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> UnsafeRawBufferPointer {
+  private func takeRest(_ connection: UnsafeMutablePointer<Connection>) -> UnsafeRawBufferPointer {
     unsafe connection.pointee.decoder.reset()
+    let count = unsafe unconsumed(connection).count
     return unsafe consume(connection, 0..<count, count)
   }
 
