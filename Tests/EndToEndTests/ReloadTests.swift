@@ -319,7 +319,7 @@ import Testing
     try eventually("the reload's thread has ended") { try server.threadCount() == 6 }
     let descriptors = try server.descriptorCount()
     for version in 4...24 { try server.reload(script("\(version)")) }
-    for _ in 0..<5 { _ = try server.refused("kick", "1") }
+    for _ in 0..<5 { _ = try server.refused("kick", "123456789") }
     try eventually("threads and descriptors are as before") {
       try server.threadCount() == 6 && server.descriptorCount() <= descriptors
     }
