@@ -30,7 +30,13 @@ let package = Package(
   ],
   targets: [
     .target(name: "CLinux"),
-    .target(name: "CLua", linkerSettings: [.linkedLibrary(":liblua5.4.a"), .linkedLibrary("m"), .linkedLibrary("dl")]),
+    // The archive, so that calls into Lua are direct; behind it the shared library, which has the linker export the archive's
+    // functions: C libraries that a script requires call them.
+    .target(
+      name: "CLua",
+      linkerSettings: [
+        .linkedLibrary(":liblua5.4.a"), .linkedLibrary("lua5.4"), .linkedLibrary("m"), .linkedLibrary("dl"),
+      ]),
     .target(
       name: "CompletionIO",
       dependencies: ["CLinux", .product(name: "SystemPackage", package: "swift-system")],

@@ -9,8 +9,8 @@
 -- 2. A line typed in one client appears in the other, and at the server as "A client says: ...".
 -- 3. A line typed at the server appears in both: --console hands it to on_console.
 -- 4. `quit` leaves, and the others are told. A client that is gone is in no room any more, so nothing is sent to it.
--- 5. Change " entered" below to anything else, save, and type `scripts/run reload` in a fourth terminal: the next
---    client to enter is announced in the new words, and nobody was disconnected.
+-- 5. Change a line below, for example pass on "> " .. text, save, and type `scripts/run reload` in a fourth terminal: what is
+--    said from now on arrives in the new way, and nobody was disconnected.
 
 local moonport = require "moonport"
 

@@ -9,6 +9,8 @@
 
 // Instructions between two looks at the clock: about 1 ms of Lua, and a look costs 0.2 microseconds.
 enum { BUDGET_STEP_INSTRUCTIONS = 100000 };
+// The same once the budget is spent, for code without line information.
+enum { SPENT_STEP_INSTRUCTIONS = 1000 };
 
 static uint64_t thread_cpu_ns(void) {
   struct timespec time;
@@ -25,8 +27,8 @@ static void budget_hook(lua_State *L, lua_Debug *event) {
     return;
   }
   if (thread_cpu_ns() < state->budget_deadline) return;
-  // From now on at every line, so that a pcall in the script cannot swallow the error and go on.
-  lua_sethook(L, budget_hook, LUA_MASKLINE | LUA_MASKCOUNT, 1000);
+  state->budget_spent = true;
+  mp_budget_inherit(state, L);
   // Level 0 is the script's own function: a hook has no level of its own.
   luaL_where(L, 0);
   lua_pushliteral(L, "budget exceeded");
@@ -34,10 +36,22 @@ static void budget_hook(lua_State *L, lua_Debug *event) {
   lua_error(L);
 }
 
-void mp_budget_arm(mp_state *state, lua_State *L, uint64_t budget_ns) {
-  if (budget_ns == 0) return;
+void mp_budget_inherit(mp_state *state, lua_State *L) {
+  if (state->budget_deadline == 0) return;
+  if (state->budget_spent) {
+    // At every line, so that a pcall in the script cannot swallow the error and go on.
+    lua_sethook(L, budget_hook, LUA_MASKLINE | LUA_MASKCOUNT, SPENT_STEP_INSTRUCTIONS);
+  } else if (lua_gethook(L) == NULL) {
+    lua_sethook(L, budget_hook, LUA_MASKCOUNT, BUDGET_STEP_INSTRUCTIONS);
+  }
+}
+
+bool mp_budget_arm(mp_state *state, lua_State *L, uint64_t budget_ns) {
+  if (budget_ns == 0 || state->budget_deadline != 0) return false;
   state->budget_deadline = thread_cpu_ns() + budget_ns;
-  lua_sethook(L, budget_hook, LUA_MASKCOUNT, BUDGET_STEP_INSTRUCTIONS);
+  state->budget_spent = false;
+  mp_budget_inherit(state, L);
+  return true;
 }
 
 void mp_budget_disarm(mp_state *state, lua_State *L) {

@@ -58,21 +58,16 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
       value->kind = MP_BOOLEAN;
       value->integer = lua_toboolean(L, index);
       break;
-    case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once all arguments are known to be good
+    case 'd':
+      value->integer = mp_test_connection(L, index);
+      value->kind = value->integer != 0 ? MP_HANDLE : MP_INTEGER;
+      if (value->kind == MP_HANDLE) break;
+      int is_integer = 0;
+      value->integer = lua_tointegerx(L, index, &is_integer);
+      if (!is_integer) luaL_typeerror(L, index, "connection or id");
+      break;
+    case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once nothing else can raise
     default: read_any(L, index, value); break;
-  }
-}
-
-// Makes references of the functions among the arguments, last, so that an argument error leaves none behind.
-RAISES static void reference_functions(lua_State *L, const mp_function *function, mp_call *call) {
-  const char *s = function->signature;
-  for (int index = 1; *s != '\0'; s++, index++) {
-    if (*s == 'f' && lua_isfunction(L, index)) {
-      lua_pushvalue(L, index);
-      call->arguments[index - 1].kind = MP_REFERENCE;
-      call->arguments[index - 1].index = luaL_ref(L, LUA_REGISTRYINDEX);
-    }
-    if (s[1] == '?' || s[1] == '*') s++;
   }
 }
 
@@ -98,7 +93,44 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
       read_argument(L, *s, index, value);
     if (optional) s++;
   }
-  if (function->takes_functions) reference_functions(L, function, call);
+}
+
+// A function that references are made for, under protection.
+typedef struct referencing {
+  const mp_function *function;
+  mp_call *call;
+  int32_t made;
+  int32_t references[MP_ARGUMENTS_MAX];
+} referencing;
+
+// Called with a light userdata and the call's arguments.
+static int reference_body(lua_State *L) {
+  referencing *r = lua_touserdata(L, 1);
+  const char *s = r->function->signature;
+  for (int index = 1; *s != '\0'; s++, index++) {
+    if (*s == 'f' && lua_isfunction(L, index + 1)) {
+      lua_pushvalue(L, index + 1);
+      int32_t reference = luaL_ref(L, LUA_REGISTRYINDEX);
+      r->call->arguments[index - 1].kind = MP_REFERENCE;
+      r->call->arguments[index - 1].index = reference;
+      r->references[r->made++] = reference;
+    }
+    if (s[1] == '?' || s[1] == '*') s++;
+  }
+  return 0;
+}
+
+// Makes the references of function arguments: all of them, or none and an error. To be called once nothing else can raise any
+// more before Swift gets them.
+RAISES static void make_references(lua_State *L, const mp_function *function, mp_call *call) {
+  referencing r = {.function = function, .call = call, .made = 0};
+  luaL_checkstack(L, call->argument_count + 2, "too many arguments");
+  lua_pushcfunction(L, reference_body);
+  lua_pushlightuserdata(L, &r);
+  for (int32_t i = 1; i <= call->argument_count; i++) lua_pushvalue(L, i);
+  if (lua_pcall(L, call->argument_count + 1, 0, 0) == LUA_OK) return;
+  for (int32_t i = 0; i < r.made; i++) luaL_unref(L, LUA_REGISTRYINDEX, r.references[i]);
+  lua_error(L);
 }
 
 const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count) {
@@ -117,6 +149,10 @@ void mp_push(lua_State *L, const mp_value *value) {
     case MP_NUMBER: lua_pushnumber(L, value->number); break;
     case MP_BYTES: lua_pushlstring(L, value->base, (size_t)value->integer); break;
     case MP_REFERENCE: lua_rawgeti(L, LUA_REGISTRYINDEX, value->index); break;
+    case MP_GIVEN:
+      lua_rawgeti(L, LUA_REGISTRYINDEX, value->index);
+      luaL_unref(L, LUA_REGISTRYINDEX, value->index);
+      break;
     case MP_STACK: lua_pushvalue(L, value->index); break;
     case MP_LIST: {
       const mp_value *items = (const mp_value *)value->base;
@@ -159,19 +195,26 @@ RAISES static void encode(lua_State *L, const mp_function *function, mp_call *ca
   function->body(mp_state_of(L)->context, call);
 }
 
+// Whether a finalizer runs. Lua 5.4.4 and later answer every lua_gc call in one with -1.
+static bool in_finalizer(lua_State *L) { return lua_gc(L, LUA_GCISRUNNING) < 0; }
+
 static int trampoline(lua_State *L) {
   const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
   mp_call call;
+  // A finalizer runs whenever something allocates: also between two results that Swift has already handed out, or while Swift
+  // has Lua make a string. The server is in no state to be asked anything then.
+  if (in_finalizer(L)) return luaL_error(L, "%s cannot be called in a finalizer", function->name);
   call.thread = L;
   call.outcome = MP_RETURN;
   call.result_count = 0;
   call.encoded = 0;
   call.argument_count = lua_gettop(L);
   read_arguments(L, function, &call);
-  if (function->waits && !lua_isyieldable(L)) {
+  if (function->waits && (!lua_isyieldable(L) || mp_state_of(L)->unyieldable > 0)) {
     return luaL_error(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
                          "(such as a table.sort comparison)", function->name);
   }
+  if (function->takes_functions) make_references(L, function, &call);
   function->body(mp_state_of(L)->context, &call);
   if (call.outcome == MP_ENCODE) encode(L, function, &call);
   return finish(L, &call);

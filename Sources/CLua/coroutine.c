@@ -63,17 +63,24 @@ static int start_body(lua_State *L) {
   }
 }
 
-int32_t mp_thread_start(mp_state *state, lua_State *thread, mp_start *start) {
+// Resumes a handler's thread. Of what it yields only our mark stays on its stack.
+static int32_t run(mp_state *state, lua_State *thread, int arguments) {
   int results = 0;
+  int status = lua_resume(thread, state->main, arguments, &results);
+  if (status == LUA_YIELD && !mp_thread_waits(thread)) lua_pop(thread, results);
+  return status;
+}
+
+int32_t mp_thread_start(mp_state *state, lua_State *thread, mp_start *start) {
   lua_pushcfunction(thread, start_body);
   lua_pushlightuserdata(thread, start);
-  return lua_resume(thread, state->main, 1, &results);
+  return run(state, thread, 1);
 }
 
 int32_t mp_thread_resume(mp_state *state, lua_State *thread) {
-  int results = 0;
-  lua_settop(thread, 0);
-  return lua_resume(thread, state->main, 0, &results);
+  // Only the mark goes: below it lies what the waiting C function needs.
+  if (mp_thread_waits(thread)) lua_pop(thread, 1);
+  return run(state, thread, 0);
 }
 
 bool mp_thread_returned_false(lua_State *thread) {
@@ -110,8 +117,12 @@ void mp_thread_describe(mp_state *state, lua_State *thread, mp_outcome *outcome)
   outcome->base = lua_gettop(L);
   lua_pushcfunction(L, describe_body);
   lua_pushlightuserdata(L, &d);
-  lua_pcall(L, 1, 1, 0);
+  int status = lua_pcall(L, 1, 1, 0);
   const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &count) : NULL;
+  if (status != LUA_OK && lua_type(thread, -1) == LUA_TSTRING) {
+    // No memory for the traceback: the bare message is better than none.
+    text = lua_tolstring(thread, -1, &count);
+  }
   if (text == NULL) {
     text = fallback;
     count = sizeof fallback - 1;
@@ -132,16 +143,38 @@ enum { FAILED = -1, WAITS = -2 };
 // Resumes `co` with what it already has on its stack; returns the number of values it left there, FAILED with the error
 // on its stack, or WAITS.
 static int step(lua_State *L, lua_State *co, int arguments) {
+  mp_state *state = mp_state_of(L);
   int count = 0;
+  int blocked = lua_isyieldable(L) ? 0 : 1;
+  mp_budget_inherit(state, co);
+  state->unyieldable += blocked;
   int status = lua_resume(co, L, arguments, &count);
+  state->unyieldable -= blocked;
+  mp_budget_inherit(state, L);
   if (status == LUA_YIELD && count == 1 && mp_thread_waits(co)) return WAITS;
   return status == LUA_OK || status == LUA_YIELD ? count : FAILED;
+}
+
+static const char dead[] = "cannot resume dead coroutine";
+static const char not_suspended[] = "cannot resume non-suspended coroutine";
+
+// Whether lua_resume would begin or go on with `co`: asked first, since lua_resume makes the message that it cannot outside of
+// all protection, where a refused allocation would end the process.
+static bool can_resume(lua_State *co) {
+  lua_Debug frame;
+  if (lua_status(co) == LUA_YIELD) return true;
+  return lua_status(co) == LUA_OK && lua_getstack(co, 0, &frame) == 0 && lua_gettop(co) > 0;
 }
 
 // Moves the script's arguments over and resumes. An error message goes on L's stack where `co` cannot take any.
 static int begin(lua_State *L, lua_State *co, int arguments) {
   if (lua_status(co) == LUA_YIELD && mp_thread_waits(co)) {
     lua_pushliteral(L, "cannot resume a coroutine that waits");
+    return FAILED;
+  }
+  if (!can_resume(co)) {
+    lua_Debug frame;
+    lua_pushstring(L, lua_status(co) == LUA_OK && lua_getstack(co, 0, &frame) != 0 ? not_suspended : dead);
     return FAILED;
   }
   if (!lua_checkstack(co, arguments)) {
@@ -157,7 +190,7 @@ static int begin(lua_State *L, lua_State *co, int arguments) {
 // Goes on in `co` after the wait of it that reached us is over.
 static int go_on(lua_State *L, lua_State *co) {
   if (lua_status(co) != LUA_YIELD) {
-    lua_pushliteral(L, "cannot resume dead coroutine");
+    lua_pushstring(L, dead);
     return FAILED;
   }
   lua_pop(co, 1);
@@ -178,7 +211,6 @@ RAISES static int take_results(lua_State *L, lua_State *co, int count) {
 // Suspends the resuming coroutine because the inner one waits.
 RAISES static int wait_in_turn(lua_State *L, lua_State *co, lua_KFunction next) {
   if (!lua_isyieldable(L)) return luaL_error(L, "a coroutine cannot wait here: it was resumed where nothing can wait");
-  lua_settop(co, lua_gettop(co));
   lua_pushvalue(co, -1);
   lua_xmove(co, L, 1);
   return lua_yieldk(L, 1, 0, next);

@@ -33,8 +33,12 @@ RAISES int mp_wait(lua_State *L);
 // Message handler for lua_pcall: the message with a traceback.
 RAISES int mp_traceback(lua_State *L);
 
-// Arms and disarms the budget of the protected call that is about to run on `L`.
-void mp_budget_arm(mp_state *state, lua_State *L, uint64_t budget_ns);
+// Arms the budget of the protected call that is about to run on `L`; false when there is none, or when the call is made inside
+// another one whose budget goes on.
+bool mp_budget_arm(mp_state *state, lua_State *L, uint64_t budget_ns);
+// Ends the budget that was armed.
 void mp_budget_disarm(mp_state *state, lua_State *L);
+// Has a running budget count in `L` too, which is about to run or to go on; harmless without one. Never raises.
+void mp_budget_inherit(mp_state *state, lua_State *L);
 
 #endif

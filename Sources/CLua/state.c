@@ -42,9 +42,23 @@ static int panic(lua_State *L) {
   abort();
 }
 
+// Lua makes some of its messages outside of every protected call (lua_resume for what it refuses, lua_resetthread and lua_resume
+// for an error in an error handler), where a refused allocation would end the process. A short string that exists already is
+// not allocated again.
+RAISES static void keep_messages(lua_State *L) {
+  static const char *const messages[] = {
+      "C stack overflow", "cannot resume dead coroutine", "cannot resume non-suspended coroutine", "error in error handling",
+  };
+  for (size_t i = 0; i < sizeof messages / sizeof *messages; i++) {
+    lua_pushstring(L, messages[i]);
+    luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+}
+
 static int open_body(lua_State *L) {
   mp_state *state = lua_touserdata(L, 1);
   luaL_openlibs(L);
+  keep_messages(L);
   mp_install_connections(L, state);
   mp_install_coroutines(L);
   lua_newtable(L);
@@ -155,9 +169,9 @@ static void run_protected(mp_state *state, lua_CFunction body, const void *argum
 }
 
 void mp_protected_call(mp_state *state, const mp_start *start, uint64_t budget_ns, mp_outcome *outcome) {
-  mp_budget_arm(state, state->main, budget_ns);
+  bool armed = mp_budget_arm(state, state->main, budget_ns);
   run_protected(state, call_body, start, outcome);
-  mp_budget_disarm(state, state->main);
+  if (armed) mp_budget_disarm(state, state->main);
 }
 
 typedef struct prelude {

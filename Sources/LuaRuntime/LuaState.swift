@@ -20,6 +20,9 @@ import CLua
     }
   }
 
+  /// What the functions offered to scripts get as their context from now on.
+  package func setContext(_ context: UnsafeMutableRawPointer) { unsafe state.pointee.context = unsafe context }
+
   /// Ends the state: every Lua object is freed, the standard library's finalizers run.
   package func close() { unsafe mp_close(state) }
 

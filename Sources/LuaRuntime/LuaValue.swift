@@ -38,6 +38,11 @@ extension mp_value {
     unsafe mp_value(kind: Int32(MP_REFERENCE), index: reference.index, integer: 0, number: 0, base: nil)
   }
 
+  /// A value kept in Lua's registry that is given back once Lua has it: the bridge's from here on.
+  package static func given(_ reference: LuaReference) -> LuaValue {
+    unsafe mp_value(kind: Int32(MP_GIVEN), index: reference.index, integer: 0, number: 0, base: nil)
+  }
+
   /// A sequence of values that stay where they are until Lua has copied them.
   package static func list(_ items: UnsafeBufferPointer<LuaValue>) -> LuaValue {
     let base = unsafe UnsafeRawPointer(items.baseAddress)?.assumingMemoryBound(to: CChar.self)

@@ -49,35 +49,77 @@ import Testing
     #expect(try client.receiveLine() == "generation 3 heard c")
   }
 
+  @Test func `a module is found in the script's folder, on package.path, and as a C library`() throws {
+    let folder = try TemporaryFolder()
+    try folder.write("parts/near.lua", "return 'near'")
+    try folder.write("elsewhere/far.lua", "return 'far'")
+    let source = try folder.write(
+      "native.c",
+      """
+      #include <lua5.4/lua.h>
+      int luaopen_native(lua_State *L) { lua_pushstring(L, "native"); return 1; }
+      """)
+    try shell("gcc -shared -fPIC \(source) -o native.so", in: folder)
+    let script = """
+      local moonport = require "moonport"
+      package.path = package.path .. ";" .. arg[1] .. "/elsewhere/?.lua"
+      local near, far, native = require "parts.near", require "far", require "native"
+      return { on_start = function() print(near, far, native) end }
+      """
+    let server = try MoonportProcess(script: script, folder: folder) {
+      $0.listen = MoonportProcess.anyPort
+      $0.scriptArguments = [folder.path]
+      $0.environment = ["LUA_CPATH": folder.file("?.so")]
+    }
+    try server.waitForOutput(containing: "near\tfar\tnative\n")
+  }
+
   // MARK: README
 
-  @Test func `the first script and the live reload of the README work as written`() throws {
+  @Test func `the live reload of the README works as written, line by line`() throws {
     let folder = try TemporaryFolder()
-    let script = try #require(ProjectFiles.blocks("lua", in: "README.md").first?.text)
-    let server = try MoonportProcess(file: folder.write("hello.lua", script), folder: folder)
-    let client = try server.connect()
-    #expect(try client.receiveLine() == "Who is there?")
-    try client.send("Ada\n")
-    #expect(try client.receiveLine() == "Hello Ada, that was your line 1")
+    let path = try folder.write("examples/chat.lua", ProjectFiles.text("examples/chat.lua"))
+    let lines = try ProjectFiles.text("examples/chat.lua").split(separator: "\n", omittingEmptySubsequences: false)
+      .count
+    let server = try MoonportProcess(file: path, folder: folder)
+    let anna = try server.connect()
+    // The answer shows that the first one is in before the second comes.
+    try eventually("the first client is in") { try server.control("broadcast", "hi").output == "sent to 1 client\n" }
+    while try anna.receiveLine() != "hi" {}
+    let bert = try server.connect()
+    #expect(try anna.receiveLine() == "\(bert.localAddress) entered")
 
     var steps = try ProjectFiles.blocks("sh", in: "README.md").flatMap { $0.text.split(separator: "\n").map(command) }
     steps.removeAll { !$0.hasPrefix("sed ") && !$0.hasPrefix("echo ") && !["reload", "rollback"].contains($0) }
     #expect(steps.count == 5, "the README has other steps now: \(steps)")
-    var count = 1
-    for (step, (status, greeting)) in zip(
-      steps, [(0, "Hello"), (0, "Good day"), (0, "Hello"), (0, "Hello"), (1, "Hello")] as [(Int32, String)])
-    {
+    let outcomes: [(status: Int32, mark: String)] = [(0, ""), (0, "> "), (0, ""), (0, ""), (1, "")]
+    for (step, outcome) in zip(steps, outcomes) {
       if step.contains(" ") {
         try shell(step, in: folder)
       } else {
         let result = try server.control(step)
-        #expect(result.status == .exited(status), "\(step): \(result)")
-        if status == 1 { #expect(result.errors.contains("hello.lua:17:"), "\(result)") }
+        #expect(result.status == .exited(outcome.status), "\(step): \(result)")
+        if outcome.status == 1 { #expect(result.errors.contains("chat.lua:\(lines):"), "\(result)") }
       }
-      count += 1
-      try client.send("Ada\n")
-      #expect(try client.receiveLine() == "\(greeting) Ada, that was your line \(count)", "after \(step)")
+      try bert.send("well\n")
+      #expect(try anna.receiveLine() == "\(outcome.mark)well", "after \(step)")
     }
+  }
+
+  @Test func `the first script of the README works, and with --watch saving is enough`() throws {
+    let folder = try TemporaryFolder()
+    let script = try #require(ProjectFiles.blocks("lua", in: "README.md").first?.text)
+    let server = try MoonportProcess(file: folder.write("hello.lua", script), folder: folder) {
+      $0.arguments = ["--watch"]
+    }
+    let client = try server.connect()
+    #expect(try client.receiveLine() == "Who is there?")
+    try client.send("Ada\n")
+    #expect(try client.receiveLine() == "Hello Ada, that was your line 1")
+    try folder.write("hello.lua", script.replacingOccurrences(of: "Hello", with: "Good day"))
+    try server.waitForErrors(containing: "is live")
+    try client.send("Ada\n")
+    #expect(try client.receiveLine() == "Good day Ada, that was your line 2")
   }
 
   /// A line of a shell block without its remark; the program's commands without `scripts/run`.
@@ -106,6 +148,30 @@ import Testing
   }
 
   // MARK: Completeness
+
+  @Test func `the architecture page names every file of Sources, and no file or bound that does not exist`() throws {
+    let page = try ProjectFiles.text("docs/ARCHITECTURE.md")
+    let paths = try FileManager.default.subpathsOfDirectory(atPath: ProjectFiles.path("Sources"))
+    let sources = paths.filter { $0.hasSuffix(".swift") || $0.hasSuffix(".c") || $0.hasSuffix(".lua") }
+    #expect(sources.count > 100)
+    let commands = [
+      "Broadcast", "Check", "Connections", "Drain", "Kick", "Reload", "Rollback", "Run", "Status", "Stop",
+    ]
+    for path in sources {
+      let name = ((path as NSString).lastPathComponent as NSString).deletingPathExtension
+      if path.hasPrefix("moonport/"), commands.contains(name) { continue }
+      let part =
+        name.split(separator: "+").count == 2 && name != "Worker+Reload" ? "+" + name.split(separator: "+")[1] : name
+      #expect(page.contains(part), "\(path) is not on the page")
+    }
+    for name in matches(#"`([\w/+]+\.(?:swift|c|lua|h))`"#, in: page) {
+      #expect(paths.contains { $0 == name || $0.hasSuffix("/" + name) || $0.hasSuffix(name) }, "there is no \(name)")
+    }
+    let code = try sources.map { try ProjectFiles.text("Sources/\($0)") }.joined(separator: "\n")
+    let bounds = matches(#"`([a-z]\w+(?:Max|Nanoseconds|Descriptors|Bytes|Default|Allowed))`"#, in: page)
+    #expect(bounds.count > 20)
+    for name in bounds { #expect(contains(code, " \(name)"), "there is no \(name)") }
+  }
 
   @Test func `the reference has every function, method, handler and option that scripts can use`() throws {
     let page = try ProjectFiles.text(DocumentationTests.reference)

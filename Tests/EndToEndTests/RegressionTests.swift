@@ -2,7 +2,7 @@
 //
 // Must never know: anything but the program's command line, its streams and its sockets.
 
-import Glibc
+import Synchronization
 import TestSupport
 import Testing
 
@@ -18,7 +18,8 @@ import Testing
           conn:send("done")
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go")
     #expect(try client.receive(exactly: 4) == Array("done".utf8))
@@ -35,7 +36,8 @@ import Testing
           conn:send(("x"):rep(1001))
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go")
     #expect(try client.receive(exactly: 5) == Array("first".utf8))
@@ -52,7 +54,8 @@ import Testing
         end
         function h.on_message(conn, text) conn:send("got " .. text) end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     #expect(try client.receiveLine() == "got line")
@@ -69,7 +72,8 @@ import Testing
         end
         function h.on_message(conn, text) conn:send("got " .. text) end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     #expect(try client.receiveLine() == "got line")
@@ -86,7 +90,8 @@ import Testing
           print("received", conn:receive())
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("line\n")
     try server.waitForOutput(containing: "received\tnil\tclosed")
@@ -106,7 +111,8 @@ import Testing
           conn:send("generation " .. moonport.generation)
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let looping = try server.connect()
     try looping.send("loop\n")
     try looping.send("never answered\n")
@@ -130,7 +136,8 @@ import Testing
           moonport.every(0.01, function() conn:send("beat") end)
         end
         return h
-        """) { $0.workers = 1 }
+        """
+    ) { $0.workers = 1 }
     let client = try server.connect()
     try client.send("go\n")
     #expect(try client.receiveLine() == "sleeping")
@@ -139,5 +146,152 @@ import Testing
     #expect(try server.control("reload").status == .exited(0))
     #expect(try server.control("reload").status == .exited(0))
     try eventually("the beats end") { try client.tryReceive(for: 0.3) == nil }
+  }
+
+  @Test func `Names of different bytes are different rooms, and come back as they were given`() throws {
+    let server = try MoonportProcess(
+      script: #"""
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        local names = { "\xff", "\xfe", "\u{e9}", "e\u{301}", "a\0b", "a" }
+        function h.on_open(conn)
+          for _, name in ipairs(names) do conn:join(name) end
+        end
+        function h.on_message(conn, text)
+          local same, rooms = 0, conn:rooms()
+          for _, room in ipairs(rooms) do
+            for _, name in ipairs(names) do
+              if room == name and moonport.count(name) == 1 then same = same + 1 end
+            end
+          end
+          conn:send(#rooms .. " rooms, " .. same .. " as given")
+          moonport.broadcast("to nobody", { room = "\xfd" })
+          moonport.broadcast("to one", { room = "\xff" })
+        end
+        return h
+        """#
+    ) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("go\n")
+    #expect(try client.receiveLine() == "6 rooms, 6 as given")
+    #expect(try client.receiveLine() == "to one")
+  }
+
+  @Test func `os.exit in a script that a reload tries, or in a handler, ends no server`() throws {
+    let server = try MoonportProcess(
+      script: #"""
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          local ok, problem = pcall(os.exit, 1)
+          conn:send(tostring(ok))
+        end
+        return h
+        """#
+    ) { $0.workers = 1 }
+    let client = try server.connect()
+    try client.send("exit\n")
+    #expect(try client.receiveLine() == "false")
+    try server.folder.write("main.lua", "os.exit(1)")
+    let reload = try server.control("reload")
+    #expect(reload.status == .exited(1))
+    try client.send("exit\n")
+    #expect(try client.receiveLine() == "false")
+  }
+
+  @Test func `A module whose loading failed can be required again`() throws {
+    let folder = try TemporaryFolder()
+    try folder.write("late.lua", "error('boom')")
+    let server = try MoonportProcess(
+      script: #"""
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = { version = "1" }
+        function h.on_message(conn, text)
+          local ok, value = pcall(require, "late")
+          conn:send(ok and value or "failed: " .. value:match("[^:]+$"))
+        end
+        local _ = false and require "late"
+        return h
+        """#, folder: folder
+    ) { $0.workers = 1 }
+    let client = try server.connect()
+    for _ in 1...2 {
+      try client.send("go\n")
+      #expect(try client.receiveLine() == "failed:  boom")
+    }
+  }
+
+  @Test func `Clients that come while a reload removes their listener are let go, and end no server`() throws {
+    let folder = try TemporaryFolder()
+    func script(_ name: String) -> String {
+      """
+      local moonport = require "moonport"
+      moonport.listen {
+        address = "unix:\(folder.file(name))",
+        codec = { decode = function(bytes, position) return bytes, #bytes + 1 end, encode = tostring },
+      }
+      moonport.listen { address = "127.0.0.1:0", codec = "line" }
+      return { on_message = function(conn, text) conn:send(text) end }
+      """
+    }
+    let server = try MoonportProcess(script: script("a"), folder: folder) {
+      $0.workers = 2
+      $0.listeners = 2
+    }
+    let isDone = Flag()
+    let clients = ["a", "b"].map { name in
+      TestThread {
+        while !isDone.isRaised {
+          guard let client = try? TestClient("unix:\(folder.file(name))") else { continue }
+          try? client.send("hello")
+          _ = try? client.tryReceive(for: 0.05)
+        }
+      }
+    }
+    for round in 1...12 {
+      try folder.write("main.lua", script(round % 2 == 0 ? "a" : "b"))
+      #expect(try server.control("reload").status == .exited(0))
+    }
+    isDone.raise()
+    for client in clients { try client.join() }
+    try server.stop()
+  }
+
+  @Test func `Messages from one connection to another keep their order while the code is replaced`() throws {
+    let server = try MoonportProcess(
+      script: """
+        local moonport = require "moonport"
+        moonport.listen { address = "127.0.0.1:0", codec = "line" }
+        local h = {}
+        function h.on_message(conn, text)
+          local id, number = text:match("(%d+) (%d+)")
+          if not id then return conn:send(conn.id) end
+          moonport.send(tonumber(id), number)
+        end
+        return h
+        """
+    ) { $0.workers = 2 }
+    let sender = try server.connect()
+    let receiver = try server.connect()
+    try receiver.send("who am I\n")
+    let id = try receiver.receiveLine()
+    let count = 5_000
+    let sending = TestThread {
+      for first in stride(from: 0, to: count, by: 20) {
+        try sender.send((first..<first + 20).map { "\(id) \($0)\n" }.joined())
+      }
+    }
+    let reloading = TestThread {
+      for _ in 1...8 { _ = try server.control("reload") }
+    }
+    var next = 0
+    while next < count, try receiver.receiveLine() == String(next) { next += 1 }
+    #expect(next == count)
+    try sending.join()
+    try reloading.join()
+    try server.stop()
   }
 }

@@ -7,8 +7,9 @@ import Glibc
 /// A connection to a listener of this machine. One thread may send while another receives.
 package final class TestClient: @unchecked Sendable {
   private var descriptor: Int32
-  /// Received and not yet asked for.
-  private var pending: [UInt8] = []
+  /// Received; what lies before `start` was asked for.
+  private var received: [UInt8] = []
+  private var start = 0
   private var hasEnded = false
   /// How long each call waits, in seconds.
   package var timeout = Patience.seconds
@@ -109,14 +110,13 @@ package final class TestClient: @unchecked Sendable {
     let deadline = Deadline(seconds: timeout)
     var searched = 0
     while true {
-      if let end = pending[searched...].firstIndex(of: 10) {
-        let line = String(decoding: pending[..<end], as: UTF8.self)
-        pending.removeFirst(end + 1)
-        return line
+      if let end = indexOfLineFeed(from: start + searched) {
+        defer { take(end + 1 - start) }
+        return String(decoding: received[start..<end], as: UTF8.self)
       }
-      searched = pending.count
+      searched = pendingCount
       if try receiveMore(until: deadline, what: "a line") { continue }
-      guard pending.isEmpty else { throw TestFailure("the stream ended inside a line: \(seen)") }
+      guard pendingCount == 0 else { throw TestFailure("the stream ended inside a line: \(seen)") }
       return nil
     }
   }
@@ -124,22 +124,20 @@ package final class TestClient: @unchecked Sendable {
   /// Exactly `count` bytes.
   package func receive(exactly count: Int) throws -> [UInt8] {
     let deadline = Deadline(seconds: timeout)
-    while pending.count < count {
+    while pendingCount < count {
       guard try receiveMore(until: deadline, what: "\(count) bytes") else {
-        throw TestFailure("the stream ended after \(pending.count) of \(count) bytes: \(seen)")
+        throw TestFailure("the stream ended after \(pendingCount) of \(count) bytes: \(seen)")
       }
     }
-    let bytes = Array(pending[..<count])
-    pending.removeFirst(count)
-    return bytes
+    defer { take(count) }
+    return Array(received[start..<start + count])
   }
 
   /// Everything up to the end of the stream; a reset is a failure.
   package func receiveUntilEnd() throws -> [UInt8] {
     let deadline = Deadline(seconds: timeout)
     while try receiveMore(until: deadline, what: "the end") {}
-    defer { pending = [] }
-    return pending
+    return takeAll()
   }
 
   /// `receiveUntilEnd` as text.
@@ -149,7 +147,7 @@ package final class TestClient: @unchecked Sendable {
   package func waitForEnd() throws -> End {
     let deadline = Deadline(seconds: timeout)
     while true {
-      pending = []
+      _ = takeAll()
       switch try receiveOnce(until: deadline) {
       case .bytes: continue
       case .end: return .closed
@@ -163,10 +161,9 @@ package final class TestClient: @unchecked Sendable {
   ///
   /// For showing that something does *not* come: then it waits all that time, so keep it short.
   package func tryReceive(for seconds: Double) throws -> [UInt8]? {
-    defer { pending = [] }
-    if !pending.isEmpty { return pending }
+    if pendingCount > 0 { return takeAll() }
     switch try receiveOnce(until: Deadline(seconds: seconds)) {
-    case .bytes: return pending
+    case .bytes: return takeAll()
     case .end: return []
     case .reset: throw TestFailure("the peer reset the connection")
     case .nothing: return nil
@@ -181,7 +178,31 @@ package final class TestClient: @unchecked Sendable {
 
   /// What has been received and not taken, shortened, for a failure's description.
   private var seen: String {
-    "\"\(String(decoding: pending.suffix(200), as: UTF8.self))\" (\(pending.count) bytes)"
+    "\"\(String(decoding: received[start...].suffix(200), as: UTF8.self))\" (\(pendingCount) bytes)"
+  }
+
+  /// How many bytes were received and not asked for.
+  private var pendingCount: Int { received.count - start }
+
+  private func take(_ count: Int) {
+    start += count
+    if start == received.count { _ = takeAll() }
+  }
+
+  private func takeAll() -> [UInt8] {
+    defer {
+      received = []
+      start = 0
+    }
+    return start == 0 ? received : Array(received[start...])
+  }
+
+  /// By memchr(3): a loop in a debug build would be slower than the server.
+  private func indexOfLineFeed(from index: Int) -> Int? {
+    received.withUnsafeBytes { bytes in
+      guard index < bytes.count, let base = bytes.baseAddress else { return nil }
+      return memchr(base + index, 10, bytes.count - index).map { UnsafeRawPointer($0) - base }
+    }
   }
 
   private func receiveMore(until deadline: Deadline, what: String) throws -> Bool {
@@ -195,12 +216,17 @@ package final class TestClient: @unchecked Sendable {
 
   private func receiveOnce(until deadline: Deadline) throws -> Received {
     if hasEnded { return .end }
+    // What was asked for is dropped when that halves what is kept, so that it costs nothing for each line.
+    if start > received.count / 2 {
+      received.removeFirst(start)
+      start = 0
+    }
     var buffer = [UInt8](repeating: 0, count: 65_536)
     while true {
       guard try wait(for: POLLIN, until: deadline) else { return .nothing }
       let count = recv(descriptor, &buffer, buffer.count, Int32(MSG_DONTWAIT))
       if count > 0 {
-        pending += buffer[..<count]
+        received += buffer[..<count]
         return .bytes
       }
       if count == 0 {

@@ -25,11 +25,11 @@ $1 != path { path = $1; braces = parens = functions = waiting = 0; before = ""; 
       word = substr(code, 1, RLENGTH)
       code = substr(code, RLENGTH + 1)
       if (isC) { if (braces == 0 && parens == 0) lastWord = word }
-      else if (before != "." && word ~ /^(func|deinit|subscript)$/) begin(word)
+      else if (before != "." && before != "import" && word ~ /^(func|deinit|subscript)$/) begin(word)
       else if (before != "." && word == "init" && code ~ /^[?!]?[(<]/) begin(word)
       else if (waiting && waitingName == "func") waitingName = "func " word
       else if (waiting && parens == waitingParens && word ~ /^(var|let|case|associatedtype|typealias)$/) waiting = 0
-      before = "a"
+      before = word == "import" ? "import" : "a"
       continue
     }
     character = substr(code, 1, 1)

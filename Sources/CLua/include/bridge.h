@@ -28,6 +28,7 @@ enum {
   MP_REFERENCE = 6,  // a registry reference in `index` (luaL_ref); as an argument the receiver owns it
   MP_STACK = 7,      // a value left on the Lua stack at `index`: its type is in `integer`
   MP_LIST = 8,       // result only: `base` points to `integer` mp_values, pushed as a sequence
+  MP_GIVEN = 9,      // as MP_REFERENCE, and the bridge gives the reference back once the value is pushed
 };
 
 // One plain value on its way between Swift and Lua.
@@ -68,7 +69,7 @@ typedef struct mp_call {
 // A function that Swift offers to scripts.
 //
 // `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
-// (arrives as a reference that the receiver owns), a anything (strings, numbers and booleans arrive as such, the rest as
+// (arrives as a reference that the receiver owns), d destination (a connection or its id), a anything (strings, numbers and booleans arrive as such, the rest as
 // MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
 // without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them).
 typedef struct mp_function {
@@ -104,6 +105,8 @@ typedef struct mp_state {
   int32_t natives;           // reference of the table of native functions
   int32_t metatable;         // reference of the metatable of connection objects
   uint64_t budget_deadline;  // thread CPU time in ns after which the budget hook raises; 0 = no budget
+  bool budget_spent;         // the budget hook has raised
+  int32_t unyieldable;       // coroutines that run at this moment and were resumed from where nothing can wait
   mp_call wake;              // what the coroutine being resumed by mp_resume_waiting gets
 } mp_state;
 

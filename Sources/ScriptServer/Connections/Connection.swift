@@ -48,7 +48,9 @@ struct ConnectionFlags: OptionSet {
   static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
 
   /// While one of these is set, messages that have come wait.
-  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused]
+  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused]
+  /// While one of these is set, not even the handler that runs gets more.
+  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused]
 }
 
 /// One client.

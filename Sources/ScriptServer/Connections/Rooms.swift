@@ -6,9 +6,9 @@ import CompletionIO
 /// How many connections of all workers are in each room. The one thing about rooms that crosses threads.
 final class RoomDirectory: @unchecked Sendable {
   private let lock = ThreadLock()
-  private var counts: [String: Int] = [:]
+  private var counts: [RoomName: Int] = [:]
 
-  func add(_ change: Int, to room: String) {
+  func add(_ change: Int, to room: RoomName) {
     lock.withLock {
       let count = counts[room, default: 0] + change
       counts[room] = count == 0 ? nil : count
@@ -16,7 +16,7 @@ final class RoomDirectory: @unchecked Sendable {
   }
 
   /// Connections in the room, in all workers.
-  func count(_ room: String) -> Int { lock.withLock { counts[room, default: 0] } }
+  func count(_ room: RoomName) -> Int { lock.withLock { counts[room, default: 0] } }
 }
 
 /// One connection in one room: a link of the connection's chain, and an entry of the room's list.
@@ -30,14 +30,15 @@ private struct Membership {
 }
 
 private struct Room {
-  var name: String
+  /// nil while the record is free.
+  var name: RoomName?
   /// Memberships, in no order.
   var members: [Int32] = []
 }
 
 /// The rooms. Owned by the worker's thread.
 struct Rooms: ~Copyable {
-  private var indexes: [String: Int32] = [:]
+  private var indexes: [RoomName: Int32] = [:]
   private var rooms: [Room] = []
   private var freeRooms: [Int32] = []
   private var memberships: [Membership] = []
@@ -47,7 +48,7 @@ struct Rooms: ~Copyable {
   init(directory: RoomDirectory) { self.directory = directory }
 
   /// Puts a connection into a room; false when it is in it already.
-  mutating func join(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Bool {
+  mutating func join(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Bool {
     if unsafe find(connection, room: name) >= 0 { return false }
     let room = roomIndex(name)
     let membership = unsafe Membership(
@@ -61,7 +62,7 @@ struct Rooms: ~Copyable {
   }
 
   /// Takes a connection out of a room; false when it is not in it.
-  mutating func leave(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Bool {
+  mutating func leave(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Bool {
     let index = unsafe find(connection, room: name)
     guard index >= 0 else { return false }
     if unsafe connection.pointee.memberships == index {
@@ -85,33 +86,33 @@ struct Rooms: ~Copyable {
   }
 
   /// The names of a connection's rooms, the latest first.
-  func names(of connection: UnsafeMutablePointer<Connection>) -> [String] {
-    var names: [String] = []
+  func names(of connection: UnsafeMutablePointer<Connection>) -> [RoomName] {
+    var names: [RoomName] = []
     var index = unsafe connection.pointee.memberships
     while index >= 0 {
-      names.append(rooms[Int(memberships[Int(index)].room)].name)
+      if let name = rooms[Int(memberships[Int(index)].room)].name { names.append(name) }
       index = memberships[Int(index)].next
     }
     return names
   }
 
   /// How many connections of this worker are in the room; for `slot(of:at:)`.
-  func memberCount(_ name: String) -> Int { indexes[name].map { rooms[Int($0)].members.count } ?? 0 }
+  func memberCount(_ name: RoomName) -> Int { indexes[name].map { rooms[Int($0)].members.count } ?? 0 }
 
   /// The members' slots. A copy: handlers may join and leave while it is walked.
-  func slots(_ name: String) -> [UInt32] {
+  func slots(_ name: RoomName) -> [UInt32] {
     guard let room = indexes[name] else { return [] }
     return rooms[Int(room)].members.map { memberships[Int($0)].slot }
   }
 
-  private func find(_ connection: UnsafeMutablePointer<Connection>, room name: String) -> Int32 {
+  private func find(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Int32 {
     guard let room = indexes[name] else { return -1 }
     var index = unsafe connection.pointee.memberships
     while index >= 0, memberships[Int(index)].room != room { index = memberships[Int(index)].next }
     return index
   }
 
-  private mutating func roomIndex(_ name: String) -> Int32 {
+  private mutating func roomIndex(_ name: RoomName) -> Int32 {
     if let index = indexes[name] { return index }
     let index: Int32
     if let free = freeRooms.popLast() {
@@ -145,10 +146,11 @@ struct Rooms: ~Copyable {
       rooms[room].members[Int(membership.position)] = last
       memberships[Int(last)].position = membership.position
     }
-    directory.add(-1, to: rooms[room].name)
+    guard let name = rooms[room].name else { preconditionFailure("a membership in a room that was freed") }
+    directory.add(-1, to: name)
     if rooms[room].members.isEmpty {
-      indexes[rooms[room].name] = nil
-      rooms[room] = Room(name: "")
+      indexes[name] = nil
+      rooms[room] = Room()
       freeRooms.append(Int32(room))
     }
     memberships[Int(index)].next = freeMembership

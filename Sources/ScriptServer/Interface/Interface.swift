@@ -33,7 +33,7 @@ struct Prelude {
   let encode: LuaReference
 
   /// Runs Prelude.lua in a state.
-  init(_ lua: LuaState) throws(LuaFailure) {
+  init(_ lua: LuaState) throws {
     let table = try lua.runPrelude(PackageResources.Prelude_lua, name: "=moonport")
     load = lua.function("load", of: table)
     handOver = lua.function("hand_over", of: table)
@@ -41,5 +41,6 @@ struct Prelude {
     decode = lua.function("decode", of: table)
     encode = lua.function("encode", of: table)
     lua.release(table)
+    for function in [load, handOver, forget, decode, encode] where !function.exists { throw ServerFailure.noMemory }
   }
 }

@@ -67,7 +67,9 @@ extension Worker {
   }
 
   /// native.arguments(): what followed `--` on the command line.
-  fileprivate func giveArguments(_ call: HostCall) { returnTexts(call, server.configuration.arguments) }
+  fileprivate func giveArguments(_ call: HostCall) {
+    returnTexts(call, server.configuration.arguments.map { Array($0.utf8) })
+  }
 
   // MARK: Codecs
 
@@ -134,8 +136,12 @@ extension Worker {
 
   /// native.handlers(on_open, on_message, …): the number of the set.
   fileprivate func enterHandlers(_ call: HostCall) {
-    guard let candidate else { return call.fails("only while a script loads") }
-    candidate.references += (0..<HandlerSet.count).compactMap { unsafe call[$0].asReference }
+    let references = (0..<HandlerSet.count).compactMap { unsafe call[$0].asReference }
+    guard let candidate else {
+      for reference in references { lua.release(reference) }
+      return call.fails("only while a script loads")
+    }
+    candidate.references += references
     candidate.sets.append(HandlerSet { unsafe call[$0].asReference })
     unsafe call.returns(.integer(Int64(candidate.sets.count - 1)))
   }

@@ -255,8 +255,9 @@ local function require(generation, name)
   if generation.requiring[name] then error(("module '%s' requires itself"):format(name), 2) end
   local loader, place = find_module(generation, name)
   generation.requiring[name] = true
+  -- Ends with the call however that ends, and leaves an error's traceback alone.
+  local _ <close> = setmetatable({}, { __close = function() generation.requiring[name] = nil end })
   value = loader(name, place)
-  generation.requiring[name] = nil
   if value ~= nil then loaded[name] = value end
   if loaded[name] == nil then loaded[name] = true end
   return loaded[name], place
@@ -284,14 +285,20 @@ local function timer(where, repeats, seconds, f, ...)
     local arguments = pack(...)
     run = function() return f(unpack(arguments, 1, arguments.n)) end
   end
+  -- Made first: once the timer runs, nothing may fail any more.
+  local object = setmetatable({ number = 0 }, timer_methods)
   local number, problem = native.timer(seconds, repeats, run)
   if not number then return nil, problem end
-  return setmetatable({ number = number }, timer_methods)
+  object.number = number
+  return object
 end
 
 local broadcast_options = { room = true, except = true }
 
 local function broadcast(message, options)
+  if type(message) ~= "string" and type(message) ~= "number" then
+    error("bad argument #1 to 'broadcast' (string expected, got " .. type(message) .. ")", 2)
+  end
   if options == nil then return native.broadcast(message) end
   if type(options) ~= "table" then
     error("bad argument #2 to 'broadcast' (table expected, got " .. type(options) .. ")", 2)
@@ -367,6 +374,13 @@ local function print(...)
   native.print(concat(parts, "\t"))
 end
 
+-- `os` as scripts see it: ending the process is the operator's, who has `moonport stop` and `drain`.
+local script_os = {}
+for name, value in pairs(os) do script_os[name] = value end
+function script_os.exit()
+  error("os.exit would end the server with all its clients; close connections, or stop the server by `moonport stop`", 2)
+end
+
 local function make_environment(generation)
   local environment = { print = print, arg = generation.arguments }
   local loaded = generation.loaded
@@ -374,6 +388,7 @@ local function make_environment(generation)
     environment[name] = _G[name]
     if type(_G[name]) == "table" then loaded[name] = _G[name] end
   end
+  environment.os, loaded.os = script_os, script_os
   environment._G = environment
   loaded._G = environment
   loaded.moonport = make_moonport(generation)

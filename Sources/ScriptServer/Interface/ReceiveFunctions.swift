@@ -1,5 +1,6 @@
 // conn:receive: the next message or a piece of the stream, at once when it has come, else by waiting.
 
+import Codecs
 import CompletionIO
 import LuaRuntime
 
@@ -19,6 +20,10 @@ extension Worker {
     if unsafe connection.pointee.receiver != .none {
       return unsafe call.raises(.text("another coroutine already receives from this connection"))
     }
+    if unsafe connection.pointee.flags.contains(.outputPaused), unsafe !connection.pointee.inbound.isEmpty {
+      // A client that does not take its answers is not asked for more questions.
+      return unsafe waitToReceive(call, connection, request)
+    }
     if unsafe connection.pointee.flags.contains(.endOfStream) {
       // If this takes the last of what the client sent, its end is next, whatever the handler does then.
       unsafe markReady(connection)
@@ -26,7 +31,7 @@ extension Worker {
     let key = unsafe connection.pointee.key
     switch unsafe take(connection, request) {
     case .bytes(let bytes): unsafe call.returns(.bytes(bytes))
-    case .value(let reference): unsafe call.returns(.reference(reference))
+    case .value(let reference): unsafe call.returns(.given(reference))
     case .ended(let rest): unsafe call.returns(.nil, .text("closed"), .bytes(rest))
     case .failed(let reason):
       unsafe close(connection, reason)

@@ -8,19 +8,19 @@ extension Interface {
     HostFunction("connection:join", "cs") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withOpen(call) { worker, connection in
-        unsafe call.returns(.boolean(worker.rooms.join(connection, room: call[1].text)))
+        unsafe call.returns(.boolean(worker.rooms.join(connection, room: RoomName(call[1].asBytes!))))
       }
     },
     unsafe HostFunction("connection:leave", "cs") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withOpen(call) { worker, connection in
-        unsafe call.returns(.boolean(worker.rooms.leave(connection, room: call[1].text)))
+        unsafe call.returns(.boolean(worker.rooms.leave(connection, room: RoomName(call[1].asBytes!))))
       }
     },
     unsafe HostFunction("connection:rooms", "c") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withOpen(call) { worker, connection in
-        unsafe worker.returnTexts(call, worker.rooms.names(of: connection))
+        unsafe worker.returnTexts(call, worker.rooms.names(of: connection).map(\.bytes))
       }
     },
   ]
@@ -36,16 +36,16 @@ extension Worker {
   }
 
   /// Returns a sequence of texts, laid out in the scratch memory: the values first, then their bytes.
-  func returnTexts(_ call: HostCall, _ texts: [String]) {
+  func returnTexts(_ call: HostCall, _ texts: [[UInt8]]) {
     let valueBytes = unsafe texts.count * MemoryLayout<LuaValue>.stride
-    let block = unsafe scratch.reserve(texts.reduce(valueBytes) { $0 + $1.utf8.count })
+    let block = unsafe scratch.reserve(texts.reduce(valueBytes) { $0 + $1.count })
     let values = unsafe block.baseAddress!.bindMemory(to: LuaValue.self, capacity: max(texts.count, 1))
     var end = valueBytes
     for (index, text) in texts.enumerated() {
-      let room = unsafe UnsafeMutableRawBufferPointer(rebasing: block[end..<end + text.utf8.count])
-      unsafe room.copyBytes(from: text.utf8)
+      let room = unsafe UnsafeMutableRawBufferPointer(rebasing: block[end..<end + text.count])
+      unsafe room.copyBytes(from: text)
       unsafe (values + index).initialize(to: .bytes(UnsafeRawBufferPointer(room)))
-      end += text.utf8.count
+      end += text.count
     }
     unsafe call.returns(.list(UnsafeBufferPointer(start: values, count: texts.count)))
   }

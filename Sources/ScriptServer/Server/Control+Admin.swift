@@ -132,7 +132,8 @@ extension ControlThread {
     for worker in workers { worker.mailbox.post(.connections(query)) }
   }
 
-  private func broadcast(_ key: HandleKey, _ text: String, _ room: String?) {
+  private func broadcast(_ key: HandleKey, _ text: String, _ roomText: String?) {
+    let room = roomText.map { RoomName(text: $0) }
     var text = text
     let bytes = text.withUTF8 { unsafe SharedBytes(copying: UnsafeRawBufferPointer($0)) }
     let packet = BroadcastPacket(message: bytes, room: room, except: nil)

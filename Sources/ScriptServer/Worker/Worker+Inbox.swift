@@ -72,8 +72,16 @@ extension Worker {
     // A reload may have removed the listener while the client was on its way here.
     guard listeners[Int(client.listener)].isCurrent else { return turnAway(client) }
     let names = SocketNames(of: client.descriptor)
-    guard let key = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket) else {
+    let associated = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket)
+    // A slot beyond what an id has room for would take another connection's id.
+    if let key = associated, key.slot >= UInt32(ConnectionID.slotsMax) { port.close(key) }
+    guard let key = associated, key.slot < UInt32(ConnectionID.slotsMax) else {
       log.error("an accepted client could not be taken over")
+      return neverOpened(client)
+    }
+    guard key.slot < ConnectionID.slotsMax else {
+      log.error("more connections than one worker can have: a client was refused")
+      port.close(key)
       return neverOpened(client)
     }
     let connection = unsafe table.insert(key)
@@ -152,7 +160,7 @@ extension Worker {
   }
 
   /// Queues `message` for every connection of every worker, or of one room.
-  func broadcast(_ message: UnsafeRawBufferPointer, room: String?, except: ConnectionID?) {
+  func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     if server.workers.count > 1 {
       let packet = unsafe BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
       for worker in server.workers where worker !== self {
@@ -197,7 +205,7 @@ extension Worker {
     summary.bytesIn = unsafe Int64(connection.pointee.bytesIn)
     summary.bytesOut = unsafe Int64(connection.pointee.bytesOut)
     summary.queuedBytes = unsafe connection.pointee.output.count
-    summary.rooms = unsafe rooms.names(of: connection)
+    summary.rooms = unsafe rooms.names(of: connection).map(\.text)
     return summary
   }
 

@@ -94,7 +94,9 @@ extension Worker {
   /// One step of the cutting; false when there is nothing more to do now.
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
-    if unsafe connection.pointee.receiver != .none { return unsafe feedReceiver(connection) }
+    if unsafe connection.pointee.receiver != .none, unsafe !connection.pointee.flags.contains(.outputPaused) {
+      return unsafe feedReceiver(connection)
+    }
     if unsafe !connection.pointee.flags.isDisjoint(with: .holdsMessages) { return false }
     if left == 0 {
       unsafe markReady(connection)
@@ -144,7 +146,8 @@ extension Worker {
     let rest = unsafe cutting.bytes.count - cutting.offset
     guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
       let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
-      unsafe connection.pointee.receiver == .none, case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
+      unsafe connection.pointee.flags.isDisjoint(with: .paused), unsafe connection.pointee.receiver == .none,
+      case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
     else { return nil }
     let bytes = unsafe UnsafeRawBufferPointer(start: cutting.bytes.baseAddress! + cutting.offset, count: rest)
     guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
@@ -200,8 +203,11 @@ extension Worker {
     case .line: taken = unsafe takeLine(connection, bytes)
     case .all: taken = unsafe takeAll(connection, bytes)
     }
-    guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream) else { return taken }
-    return unsafe .ended(takeRest(connection, bytes.count))
+    // A codec in Lua may have closed the connection, or taken bytes of it, while it was asked for a message.
+    guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream),
+      unsafe connection.pointee.phase == .open
+    else { return taken }
+    return unsafe .ended(takeRest(connection))
   }
 
   private func takeMessage(_ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer) -> Taken {
@@ -250,8 +256,9 @@ extension Worker {
     return unsafe .bytes(consume(connection, payload, consumed))
   }
 
-  private func takeRest(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> UnsafeRawBufferPointer {
+  private func takeRest(_ connection: UnsafeMutablePointer<Connection>) -> UnsafeRawBufferPointer {
     unsafe connection.pointee.decoder.reset()
+    let count = unsafe unconsumed(connection).count
     return unsafe consume(connection, 0..<count, count)
   }
 

@@ -155,6 +155,7 @@ extension Worker {
 
   private func outputEmptied(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.flags.contains(.overSoft) {
+      if unsafe connection.pointee.flags.contains(.outputPaused) { unsafe markReady(connection) }
       unsafe connection.pointee.flags.subtract([.overSoft, .outputPaused])
       unsafe due.append(.drained(connection.pointee.key))
       unsafe resumeReading(connection)
@@ -200,7 +201,7 @@ extension Worker {
   // MARK: Broadcasts
 
   /// Queues `message` for every connection of this worker, or of one room of it.
-  func broadcastHere(_ message: UnsafeRawBufferPointer, room: String?, except: ConnectionID?) {
+  func broadcastHere(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     let slots = room.map { rooms.slots($0) } ?? table.open
     let exceptKey = except.map { $0.workerIndex == index ? $0.key : .none } ?? .none
     var framed = unsafe FramedBroadcast(message)

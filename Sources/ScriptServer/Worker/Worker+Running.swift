@@ -26,9 +26,8 @@ extension Worker {
     precondition(running == nil, "a handler was started inside another")
     if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     guard let thread = coroutines.take() else {
-      log.error("out of memory: a handler was not run")
       counters.errors.add(1)
-      return finished(RunningTask(owner: owner), refused: false)
+      return failed(RunningTask(owner: owner), "not enough memory to run a handler")
     }
     running = RunningTask(owner: owner)
     let run = unsafe coroutines.start(thread, function, arguments, next: next)
@@ -130,8 +129,10 @@ extension Worker {
       let refused = task.owner.kind == .open && coroutines.returnedFalse(thread)
       coroutines.give(thread)
       finished(task, refused: refused)
+    case .waits where !isWaiting(task):
+      // Only a script that got hold of the bridge's own mark, by the debug library, yields it without a wait.
+      yielded(task, thread)
     case .waits:
-      precondition(task.token != .none, "a task waits for nothing")
       if tasks[task.token].isEnding { return endHere(task, thread) }
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
@@ -141,6 +142,13 @@ extension Worker {
       coroutines.end(thread)
       failed(task, message)
     }
+  }
+
+  /// Whether a task that was just suspended has asked to be.
+  private func isWaiting(_ task: RunningTask) -> Bool {
+    guard task.token != .none else { return false }
+    if case .nothing = tasks[task.token].wait { return tasks[task.token].isEnding }
+    return true
   }
 
   /// The script yielded by itself in a handler: others get their turn, then it goes on.

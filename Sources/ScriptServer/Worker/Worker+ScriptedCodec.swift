@@ -18,6 +18,10 @@ extension Worker {
     let isCutting = unsafe cutting.key == connection.pointee.key
     let text = unsafe isCutting ? textBeingCut(bytes) : lua.makeString(bytes)
     defer { if !isCutting { lua.release(text) } }
+    guard text.exists else {
+      log.error("out of memory for a codec", metadata: ["id": unsafe "\(id(of: connection).rawValue)"])
+      return .failed(.error)
+    }
     let position = isCutting ? cutting.offset - cutting.textOffset + 1 : 1
     var arguments = unsafe LuaArguments(.reference(decode), .reference(text))
     unsafe arguments.append(.integer(Int64(position)))

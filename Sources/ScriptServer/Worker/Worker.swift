@@ -65,17 +65,12 @@ final class Worker: @unchecked Sendable {
     log = server.log
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
+    rooms = Rooms(directory: server.rooms)
+    (lua, prelude) = try Self.openState()
     unsafe pool = .allocate(capacity: 1)
     unsafe pool.initialize(to: BufferPool())
-    rooms = Rooms(directory: server.rooms)
-    let context = unsafe UnsafeMutableRawPointer.allocate(byteCount: MemoryLayout<UnsafeRawPointer>.size, alignment: 8)
-    guard let state = unsafe LuaState(context: context, library: Interface.library) else {
-      throw ServerFailure.noMemory
-    }
-    lua = state
-    coroutines = CoroutinePool(state)
-    prelude = try Prelude(state)
-    unsafe context.storeBytes(of: Unmanaged.passUnretained(self).toOpaque(), as: UnsafeMutableRawPointer.self)
+    coroutines = CoroutinePool(lua)
+    unsafe lua.setContext(Unmanaged.passUnretained(self).toOpaque())
   }
 
   deinit {
@@ -83,16 +78,27 @@ final class Worker: @unchecked Sendable {
     unsafe pool.deallocate()
   }
 
+  /// A state with the functions for scripts and the prelude, which calls none of them before it is used.
+  private static func openState() throws -> (LuaState, Prelude) {
+    guard let state = unsafe LuaState(context: nil, library: Interface.library) else { throw ServerFailure.noMemory }
+    do {
+      return (state, try Prelude(state))
+    } catch {
+      state.close()
+      throw error
+    }
+  }
+
   /// The worker that a function offered to scripts is called on.
   @inline(__always)
   static func of(_ context: UnsafeMutableRawPointer?) -> Worker {
-    unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self)).takeUnretainedValue()
+    unsafe Unmanaged<Worker>.fromOpaque(context!).takeUnretainedValue()
   }
 
   /// As `of`, without counting a reference: for what happens with every message. The worker outlives its Lua state.
   @inline(__always)
   static func lend<Result>(_ context: UnsafeMutableRawPointer?, _ body: (Worker) -> Result) -> Result {
-    unsafe Unmanaged<Worker>.fromOpaque(context!.load(as: UnsafeMutableRawPointer.self))._withUnsafeGuaranteedRef(body)
+    unsafe Unmanaged<Worker>.fromOpaque(context!)._withUnsafeGuaranteedRef(body)
   }
 
   // MARK: The turn
@@ -103,8 +109,8 @@ final class Worker: @unchecked Sendable {
     finish()
   }
 
-  /// Waits, then does everything that has become possible, then sends what came of it.
-  private func turn() {
+  /// Waits, then does everything that has become possible, then sends what came of it. Tests call it one by one.
+  func turn() {
     let batch = unsafe port.dequeue(timeoutNanoseconds: timeout())
     now = port.now
     for index in batch.indices {

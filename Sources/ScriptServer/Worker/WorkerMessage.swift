@@ -5,10 +5,10 @@ import CompletionIO
 /// A broadcast on its way to another worker.
 final class BroadcastPacket: Sendable {
   let message: SharedBytes
-  let room: String?
+  let room: RoomName?
   let except: ConnectionID?
 
-  init(message: SharedBytes, room: String?, except: ConnectionID?) {
+  init(message: SharedBytes, room: RoomName?, except: ConnectionID?) {
     self.message = message
     self.room = room
     self.except = except
