@@ -244,7 +244,7 @@ import Testing
     let isDone = Flag()
     let clients = ["a", "b"].map { name in
       TestThread {
-        while !isDone.isSet {
+        while !isDone.isRaised {
           guard let client = try? TestClient("unix:\(folder.file(name))") else { continue }
           try? client.send("hello")
           _ = try? client.tryReceive(for: 0.05)
@@ -255,7 +255,7 @@ import Testing
       try folder.write("main.lua", script(round % 2 == 0 ? "a" : "b"))
       #expect(try server.control("reload").status == .exited(0))
     }
-    isDone.set()
+    isDone.raise()
     for client in clients { try client.join() }
     try server.stop()
   }
@@ -294,13 +294,4 @@ import Testing
     try reloading.join()
     try server.stop()
   }
-}
-
-/// Told by one thread, seen by others.
-private final class Flag: Sendable {
-  private let value = Atomic<Bool>(false)
-
-  var isSet: Bool { value.load(ordering: .relaxed) }
-
-  func set() { value.store(true, ordering: .relaxed) }
 }
