@@ -19,7 +19,8 @@ struct HostCallTests {
   @Test(
     "each letter of a signature takes what it stands for",
     arguments: [
-      ("native.s('text')", "'text'"), ("native.s('')", "''"), ("native.s(12)", "'12'"), ("native.s(1.5)", "'1.5'"),
+      ("native.d(5)", "5"), ("native.d(6.0)", "6"), ("native.s('text')", "'text'"), ("native.s('')", "''"),
+      ("native.s(12)", "'12'"), ("native.s(1.5)", "'1.5'"),
       ("native.i(-3)", "-3"), ("native.i(3.0)", "3"), ("native.i('4')", "4"),
       ("native.n(1)", "1.0"), ("native.n(0.5)", "0.5"), ("native.n('0x10')", "16.0"),
       ("native.b(true)", "true"), ("native.b(false)", "false"),
@@ -36,13 +37,14 @@ struct HostCallTests {
 
   @Test("a connection object is taken for its id")
   func connection() throws {
-    let lua = try TestLua("return { go = function(conn) native.c(conn) native.a(conn) native.c_optional(nil) end }")
+    let lua = try TestLua(
+      "return { go = function(conn) native.c(conn) native.a(conn) native.d(conn) native.c_optional(nil) end }")
     let connection = lua.lua.makeConnection(id: 77, peer: "peer", address: "here")
     try lua.call("go", LuaArguments(.reference(connection)))
-    #expect(lua.recorder.calls == ["connection:77", "connection:77", "nil"])
+    #expect(lua.recorder.calls == ["connection:77", "connection:77", "connection:77", "nil"])
   }
 
-  @Test("an optional argument may be nil or absent", arguments: ["c", "s", "i", "n", "b", "f", "a"])
+  @Test("an optional argument may be nil or absent", arguments: ["c", "d", "s", "i", "n", "b", "f", "a"])
   func optional(_ letter: String) throws {
     let lua = try TestLua("return { go = function() native.\(letter)_optional() native.\(letter)_optional(nil) end }")
     try lua.call("go")
@@ -56,6 +58,9 @@ struct HostCallTests {
       ("native.c(io.stdout)", "'c' (connection expected, got FILE*)"),
       ("native.c()", "'c' (connection expected, got no value)"),
       ("native.c_optional(1)", "'c_optional' (connection expected, got number)"),
+      ("native.d({})", "'d' (connection or id expected, got table)"),
+      ("native.d()", "'d' (connection or id expected, got no value)"),
+      ("native.d_optional(1.5)", "'d_optional' (connection or id expected, got number)"),
       ("native.s({})", "'s' (string expected, got table)"), ("native.s()", "'s' (string expected, got no value)"),
       ("native.s_optional(true)", "'s_optional' (string expected, got boolean)"),
       ("native.i('x')", "'i' (number expected, got string)"), ("native.i()", "'i' (number expected, got no value)"),

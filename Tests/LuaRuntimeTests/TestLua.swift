@@ -132,6 +132,7 @@ final class TestLua {
     }
     return HostLibrary([
       HostFunction("c", "c", record), HostFunction("c_optional", "c?", record),
+      HostFunction("d", "d", record), HostFunction("d_optional", "d?", record),
       HostFunction("s", "s", record), HostFunction("s_optional", "s?", record),
       HostFunction("i", "i", record), HostFunction("i_optional", "i?", record),
       HostFunction("n", "n", record), HostFunction("n_optional", "n?", record),
