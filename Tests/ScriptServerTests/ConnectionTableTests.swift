@@ -62,9 +62,10 @@ struct ConnectionTableTests {
     holds(table.find(.none) == nil)
     _ = table.insert(HandleKey(slot: 3, generation: 5))
     holds(table.find(.none) == nil)
-    for key in [HandleKey(slot: 3, generation: 4), HandleKey(slot: 3, generation: 6), HandleKey(slot: 2, generation: 5),
-      HandleKey(slot: 100_000, generation: 1), HandleKey(slot: .max, generation: .max)]
-    {
+    for key in [
+      HandleKey(slot: 3, generation: 4), HandleKey(slot: 3, generation: 6), HandleKey(slot: 2, generation: 5),
+      HandleKey(slot: 100_000, generation: 1), HandleKey(slot: .max, generation: .max),
+    ] {
       holds(table.find(key) == nil)
     }
   }

@@ -61,7 +61,9 @@ private final class ModelledQueue {
     defer { vectors.deallocate() }
     let count = queue.gather(into: vectors, limit: limit)
     #expect(count <= limit)
-    return (0..<count).flatMap { Array(UnsafeRawBufferPointer(start: vectors[$0].iov_base, count: vectors[$0].iov_len)) }
+    return (0..<count).flatMap {
+      Array(UnsafeRawBufferPointer(start: vectors[$0].iov_base, count: vectors[$0].iov_len))
+    }
   }
 }
 
@@ -115,8 +117,11 @@ struct SendQueueTests {
     for _ in 0..<300 {
       let model = ModelledQueue()
       for _ in 0..<Int.random(in: 0..<12, using: &random) {
-        if Bool.random(using: &random) { model.share(Int.random(in: 1..<300, using: &random)) }
-        else { model.reserve(Int.random(in: 1..<300, using: &random), whole: true) }
+        if Bool.random(using: &random) {
+          model.share(Int.random(in: 1..<300, using: &random))
+        } else {
+          model.reserve(Int.random(in: 1..<300, using: &random), whole: true)
+        }
       }
       model.advance(Int.random(in: 0...min(model.queue.count, 400), using: &random))
       let wanted = Int.random(in: 0..<1500, using: &random)

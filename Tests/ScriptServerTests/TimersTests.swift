@@ -40,7 +40,8 @@ struct TimersTests {
     holds(!isCurrent)
   }
 
-  @Test("what a deadline is for survives its 64 bits", arguments: [1, 77, .max] as [UInt32], [0, 5, 0x3f_ffff] as [UInt32])
+  @Test(
+    "what a deadline is for survives its 64 bits", arguments: [1, 77, .max] as [UInt32], [0, 5, 0x3f_ffff] as [UInt32])
   func purposes(_ generation: UInt32, _ slot: UInt32) {
     let key = HandleKey(slot: slot, generation: generation)
     guard case .connection(key) = DeadlinePurpose(payload: DeadlinePurpose.connection(key).payload) else {
