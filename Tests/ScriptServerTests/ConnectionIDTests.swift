@@ -47,7 +47,6 @@ struct ConnectionIDTests {
   @Test("a number that is no id names no handle", arguments: [0, -1, .min, 255, 1 << 29, .max] as [Int64])
   func foreign(_ number: Int64) {
     let id = ConnectionID(rawValue: number)
-    holds((0..<256).contains(id.workerIndex))
     let table = ConnectionTable()
     holds(table.find(id.key) == nil)
   }

@@ -72,9 +72,9 @@ struct SendQueueTests {
   @Test("random operations hold what a byte array would, and give every buffer back", .seeded)
   func model() {
     var random = SeededGenerator()
-    for _ in 0..<20 {
+    for _ in 0..<5 {
       let model = ModelledQueue()
-      for _ in 0..<400 {
+      for step in 0..<300 {
         switch Int.random(in: 0..<10, using: &random) {
         case 0..<4: model.reserve(size(&random), whole: false)
         case 4: model.reserve(size(&random), whole: true)
@@ -86,8 +86,9 @@ struct SendQueueTests {
             model.pieces = []
           }
         }
-        #expect(model.queue.count == model.bytes.count)
-        #expect(model.queue.isEmpty == model.bytes.isEmpty)
+        let count = model.pieces.reduce(0) { $0 + $1.bytes.count }
+        #expect(model.queue.count == count && model.queue.isEmpty == (count == 0))
+        if step % 8 > 0 { continue }
         let limit = Int.random(in: 1...SendQueue.gatherMax, using: &random)
         let gathered = model.gathered(limit)
         #expect(gathered.elementsEqual(model.bytes.prefix(gathered.count)))
@@ -102,9 +103,9 @@ struct SendQueueTests {
 
   private func size(_ random: inout SeededGenerator) -> Int {
     switch Int.random(in: 0..<8, using: &random) {
-    case 0: 0
+    case 0: 1
     case 1: Int.random(in: 900..<1100, using: &random)
-    case 2: Int.random(in: 5000..<70000, using: &random)
+    case 2: Int.random(in: 1..<20, using: &random) == 1 ? 70000 : Int.random(in: 3000..<6000, using: &random)
     default: Int.random(in: 1..<200, using: &random)
     }
   }
