@@ -138,6 +138,12 @@ public final class CompletionPort: @unchecked Sendable {
   /// another thread closed a descriptor.
   public func retryAccepts() { unsafe state.pointee.restIsOver = true }
 
+  /// Limits how many connections the listeners of this port accept in one batch, from 1 to 64 (the default): for an owner
+  /// with room for so many clients only, since what is accepted cannot be put back.
+  public func limitAccepts(perBatch count: Int) {
+    unsafe state.pointee.acceptsPerBatchMax = min(max(count, 1), PortLimits.acceptsMax)
+  }
+
   // MARK: completions
 
   /// Waits for completions and returns a batch of them. GetQueuedCompletionStatusEx.

@@ -18,6 +18,7 @@ extension PortState {
     now = SystemCall.monotonicNanoseconds()
     takePackets()
     if !alwaysReady.isEmpty { serveAlwaysReady() }
+    acceptsLeft = acceptsPerBatchMax
     serveEvents()
     return unsafe completions.all
   }
@@ -177,7 +178,8 @@ extension PortState {
 
   private mutating func acceptSome(_ state: UnsafeMutablePointer<HandleState>, _ key: HandleKey) {
     guard unsafe state.pointee.flags.contains(.reading) else { return unsafe unwatch(state) }
-    for _ in 0..<PortLimits.acceptsMax {
+    while acceptsLeft > 0 {
+      acceptsLeft -= 1
       switch unsafe SystemCall.accept(state.pointee.descriptor) {
       case .wouldBlock: return
       case .done(let descriptor): unsafe completions.append(Completion(.accept, key, count: descriptor))

@@ -8,7 +8,7 @@ enum PortLimits {
   static let readBytesMin = 16 * 1024
   /// Reads start at a multiple of this, so that two messages do not share a cache line.
   static let cacheLineBytes = 64
-  /// Connections that one listener accepts in one batch, refused and aborted ones included: the newcomers of a burst
+  /// Connections that the listeners accept in one batch, refused and aborted ones included: the newcomers of a burst
   /// wait rather than the connected clients.
   static let acceptsMax = 64
   /// Packets that one batch may bring.

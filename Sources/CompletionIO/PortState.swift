@@ -17,6 +17,9 @@ struct PortState: ~Copyable {
   var alwaysReady: [HandleKey] = []
   /// Which of them was read last.
   var nextAlwaysReady = 0
+  /// Connections that may be accepted in one batch, and in what is left of this one.
+  var acceptsPerBatchMax = PortLimits.acceptsMax
+  var acceptsLeft = 0
   /// Listeners that rest because descriptors or memory ran out. Seldom any.
   var resting: [HandleKey] = []
   /// When the resting listeners go on at the latest.

@@ -70,3 +70,28 @@ extension TestClient {
 
 /// Whether the full sizes are asked for: `MOONPORT_LONG=1`.
 let isLongRun = getenv("MOONPORT_LONG") != nil
+
+/// A flag that one thread raises and another looks at.
+final class Flag: @unchecked Sendable {
+  private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private var value = false
+
+  init() { pthread_mutex_init(lock, nil) }
+
+  deinit {
+    pthread_mutex_destroy(lock)
+    lock.deallocate()
+  }
+
+  func raise() {
+    pthread_mutex_lock(lock)
+    value = true
+    pthread_mutex_unlock(lock)
+  }
+
+  var isRaised: Bool {
+    pthread_mutex_lock(lock)
+    defer { pthread_mutex_unlock(lock) }
+    return value
+  }
+}

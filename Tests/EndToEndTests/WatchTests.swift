@@ -112,15 +112,20 @@ import Testing
     try waitForVersion("2", server)
   }
 
-  @Test("many triggers that come together make few reloads, and all who asked learn of one")
+  @Test("many triggers that come together make few reloads, and all who asked learn how theirs went")
   func coalescing() throws {
-    let slow = "local stop = os.clock() + 0.2; while os.clock() < stop do end"
+    let slow = "local stop = os.clock() + 0.5; while os.clock() < stop do end"
     let server = try MoonportProcess(serving: script("1"), workers: 1)
     try server.replaceScript(script("2", slow))
-    for _ in 0..<20 { server.sendSignal(SIGHUP) }
-    try inParallel(12) { _ in try server.done("reload") }
+    // The socket itself: a process for each would spread the triggers over seconds on a busy machine.
+    let operators = try (0..<30).map { _ in try TestClient("unix:\(server.adminPath)") }
+    for (index, client) in operators.enumerated() {
+      try client.send("9:6:reload,,")
+      if index % 3 == 0 { server.sendSignal(SIGHUP) }
+    }
+    for client in operators { #expect(contains(try client.receiveTextUntilEnd(), " is live")) }
+    try eventually("the last of them is over") { try server.connect().ask("x") == "2 x" }
     let generation = try server.status()["generation"].integer ?? 0
-    #expect((2...8).contains(generation), "32 triggers made \(generation - 1) reloads")
-    #expect(try server.connect().ask("x") == "2 x")
+    #expect((2...8).contains(generation), "40 triggers made \(generation - 1) reloads")
   }
 }

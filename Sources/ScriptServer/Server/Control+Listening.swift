@@ -193,6 +193,11 @@ extension ControlThread {
     clientDescriptorsMax = max(allowed - used - Self.reservedDescriptors, 1)
   }
 
+  /// Has the port accept no more clients at once than there are descriptors for.
+  func limitAccepts() {
+    port.limitAccepts(perBatch: clientDescriptorsMax - context.clientDescriptors.load(ordering: .relaxed))
+  }
+
   /// Stops accepting while there is no descriptor to spare: waiting clients stay in the backlog, and the admin socket, reloads
   /// and scripts still find descriptors.
   private func pauseWhenFull() {

@@ -50,6 +50,11 @@ final class ControlThread: @unchecked Sendable {
     context.begin(workers: workers, control: mailbox)
   }
 
+  deinit {
+    unsafe adminPool.deinitialize(count: 1)
+    unsafe adminPool.deallocate()
+  }
+
   /// Starts, serves, ends; the exit status.
   func run() throws -> Int32 {
     let snapshot = try Snapshot.read(script: configuration.scriptPath, number: 1)
@@ -81,6 +86,7 @@ final class ControlThread: @unchecked Sendable {
   private func turn() {
     let next = [deadlines.nextDeadline, watcher?.watcher.nextDeadline].compactMap { $0 }.min()
     let clock = CompletionPort.clock()
+    limitAccepts()
     let batch = unsafe port.dequeue(timeoutNanoseconds: next.map { $0 <= clock ? 0 : Int64($0 - clock) } ?? -1)
     now = port.now
     for index in batch.indices { handle(unsafe batch[index]) }
