@@ -163,8 +163,10 @@ private func hexadecimal(_ bytes: [UInt8]) -> String {
     try client.send(stream)
     #expect(try client.waitForEnd() == .closed)
     try server.waitForOutput(containing: "closed error\n")
-    let log = server.errors.split(separator: "\n").dropFirst()
-    #expect(log.count == 1 && log.allSatisfy { contains(String($0), "id=") })
+    try eventually("the log names the connection, once") {
+      let log = server.errors.split(separator: "\n").dropFirst()
+      return log.count == 1 && log.allSatisfy { contains(String($0), "id=") }
+    }
   }
 
   @Test func `messages before the malformed bytes are handed over, and their replies arrive`() throws {

@@ -300,6 +300,54 @@ import Testing
     #expect(try client.receiveLine() == "data ok")
   }
 
+  @Test func `receive takes far more than the bound of what waits for a suspended handler`() throws {
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_open(conn)
+        sleep(0.02)
+        local first = conn:receive(700000)
+        conn:send(#first, first:sub(1, 1), first:sub(-1))
+        sleep(0.02)
+        local rest = conn:receive("*a")
+        conn:send(#rest, rest:sub(1, 1), rest:sub(-1))
+      end
+      """)
+    let client = try server.connect()
+    let half = [UInt8](repeating: UInt8(ascii: "m"), count: 699_998)
+    let sender = TestThread {
+      try client.send([97] + half + [98] + [99] + half + half + [100])
+      try client.halfClose()
+    }
+    #expect(try client.receiveTextUntilEnd() == "700000ab\n1399998cd\n")
+    try sender.join()
+  }
+
+  @Test func `a connection may end itself in on_open, and what on_close does with it is harmless`() throws {
+    let server = try MoonportProcess.serving(
+      """
+      local ends = { "close", "abort" }
+      local count = 0
+      function h.on_open(conn)
+        count = count + 1
+        conn:join("room")
+        conn:send("hello")
+        conn[ends[count % 2 + 1]](conn)
+      end
+      function h.on_message(conn, text) print("never") end
+      function h.on_close(conn, reason)
+        print(reason, conn:send("x"), conn:join("room"), moonport.count(), moonport.count("room"))
+        moonport.broadcast("somebody left")
+      end
+      """)
+    for index in 1...2 {
+      let client = try server.connect()
+      _ = try? client.trySend([120, 10])
+      _ = try client.waitForEnd()
+      try eventually("on_close was called") { server.outputCount(of: "\n") == index }
+    }
+    #expect(server.output == String(repeating: "script\tnil\tnil\t0\t0\n", count: 2))
+  }
+
   @Test func `a receive is woken when something else closes the connection`() throws {
     let server = try MoonportProcess.serving(
       """

@@ -61,10 +61,10 @@ import Testing
       }
       try eventually("all are gone") { contains(try server.control("status", "--json").output, "\"connections\":0") }
     }
-    try round(1000)
+    try round(500)
     let descriptors = try server.descriptorCount()
     let resident = try server.residentBytes()
-    try round(2000)
+    try round(1000)
     try eventually("all descriptors are closed") { try server.descriptorCount() <= descriptors }
     #expect(try server.residentBytes() - resident < 4_000_000)
   }
@@ -73,6 +73,51 @@ import Testing
     let server = try MoonportProcess.serving(FaultsTests.echo)
     for _ in 0..<2000 { try server.connect().reset() }
     #expect(try server.connect().ask("x") == "x")
+  }
+
+  @Test(arguments: [true, false])
+  func `clients that ended, broke or stopped reading while their handlers wait or pause cost no time`(isUnix: Bool)
+    throws
+  {
+    let folder = try TemporaryFolder()
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_message(conn, text)
+        if text == "pause" then conn:pause() end
+        if text == "sleep" then sleep(1000) end
+        if text == "fill" then for _ = 1, 30 do conn:write(("x"):rep(1000000)) end end
+        if text == "fill and close" then for _ = 1, 30 do conn:write(("x"):rep(1000000)) end conn:close() end
+        if text == "receive" then conn:receive(1000000) end
+        if text == "close" then conn:close() end
+        if text == "echo" then conn:send(text) end
+      end
+      """, "codec = 'line', output_limit = { hard = 100000000, soft = 50000000 }",
+      address: isUnix ? "unix:\(folder.file("s"))" : MoonportProcess.anyPort, folder: folder)
+    var kept: [TestClient] = []
+    let backlog = String(repeating: "more\n", count: 20_000)
+    for command in ["pause", "sleep", "fill", "fill and close", "receive", "close", "echo"] {
+      for rest in ["", "more\nhalf", backlog] {
+        for ending in 0..<4 {
+          let client = try server.connect()
+          _ = try client.trySend(Array("\(command)\n\(rest)".utf8))
+          switch ending {
+          case 0: client.close()
+          case 1: client.reset()
+          case 2: try? client.halfClose()
+          default: break
+          }
+          kept.append(client)
+        }
+      }
+    }
+    let probe = try server.connect()
+    #expect(try probe.ask("echo") == "echo")
+    try eventually("the server rests") {
+      let before = try server.processorSeconds()
+      usleep(100_000)
+      return try server.processorSeconds() - before < 0.02
+    }
+    #expect(try probe.ask("echo") == "echo")
   }
 
   // MARK: Half-close and close

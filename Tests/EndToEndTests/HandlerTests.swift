@@ -48,6 +48,7 @@ import Testing
     let client = try server.connect()
     try client.send("one\n")
     #expect(try client.waitForEnd() == .closed)
+    client.close()
     try server.stop()
     #expect(server.output == "")
   }

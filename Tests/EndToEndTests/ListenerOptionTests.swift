@@ -67,6 +67,29 @@ import Testing
     #expect(try fixed.tryReceive(for: 0.05) == nil)
   }
 
+  @Test func `a client of a Unix socket has a peer's name and ends as others do`() throws {
+    let folder = try TemporaryFolder()
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_open(conn) conn:send(type(conn.peer), " ", conn.address) end
+      function h.on_message(conn, text)
+        if text == "close" then conn:send("bye") conn:close() end
+        if text == "big" then for _ = 1, 7 do conn:write(("x"):rep(1000000)) end end
+      end
+      function h.on_close(conn, reason) print("closed " .. reason) end
+      """, address: "unix:\(folder.file("s"))", folder: folder)
+    let first = try server.connect()
+    #expect(try first.receiveLine() == "string \(server.address)")
+    try first.send("close\n")
+    #expect(try first.receiveTextUntilEnd() == "bye\n")
+    let second = try server.connect()
+    try second.send("big\n")
+    try second.halfClose()
+    #expect(try second.receiveLine().hasPrefix("string "))
+    #expect(try second.receiveUntilEnd().count == 7_000_000)
+    try server.waitForOutput(containing: "closed script\nclosed peer\n")
+  }
+
   // MARK: Caps
 
   @Test func `over max_connections a client is accepted and closed at once, counted, and later there is room again`()
@@ -100,7 +123,7 @@ import Testing
 
   @Test func `a backlog and a cap of 0 are the system's and none`() throws {
     let server = try MoonportProcess.serving(
-      ListenerOptionTests.echo, "codec = 'line', backlog = 1, max_connections = 0, max_connections_per_ip = 0")
+      ListenerOptionTests.echo, "codec = 'line', backlog = 64, max_connections = 0, max_connections_per_ip = 0")
     let clients = try (0..<20).map { _ in try server.connect() }
     for client in clients { #expect(try client.ask("x") == "x") }
   }

@@ -102,7 +102,7 @@ import Testing
     try eventually("it is forgotten") { try all[0].client.ask("count") == "1" }
     // The slot has a new owner now, which must not get what was meant for the old one.
     let next = try ServerFunctionTests.clients(server, 1)[0]
-    for id in [all[1].id, "0", "1", "255", "123456789", "9223372036854775807", "-1"] {
+    for id in [all[1].id, "0", "511", "4096", "123456789", "9223372036854775807", "-1"] {
       #expect(try all[0].client.ask("try \(id)") == "nil closed", "\(id)")
     }
     try all[0].client.send("send \(all[1].id) x\nclose \(all[1].id)\nwrite \(all[1].id) x\n")

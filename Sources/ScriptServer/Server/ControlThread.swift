@@ -50,6 +50,11 @@ final class ControlThread: @unchecked Sendable {
     context.begin(workers: workers, control: mailbox)
   }
 
+  deinit {
+    unsafe adminPool.deinitialize(count: 1)
+    unsafe adminPool.deallocate()
+  }
+
   /// Starts, serves, ends; the exit status.
   func run() throws -> Int32 {
     let snapshot = try Snapshot.read(script: configuration.scriptPath, number: 1)

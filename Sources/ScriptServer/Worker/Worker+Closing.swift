@@ -40,25 +40,12 @@ extension Worker {
     let key = unsafe connection.pointee.key
     if unsafe connection.pointee.receiver != .none {
       // The one who receives learns of the end first: it may still have something to say.
-      _ = unsafe feedLast(connection)
+      _ = unsafe feedReceiver(connection)
       guard unsafe table.find(key) != nil, unsafe connection.pointee.phase == .open else { return }
     }
     unsafe leave(connection, .peer)
     unsafe connection.pointee.phase = .ending
     unsafe conclude(connection)
-  }
-
-  private func feedLast(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    let token = unsafe connection.pointee.receiver
-    guard case .receive(_, let request) = tasks[token].wait else { return false }
-    unsafe connection.pointee.flags.insert(.cutting)
-    defer { if unsafe connection.pointee.phase != .free { unsafe connection.pointee.flags.remove(.cutting) } }
-    if case .bytes(let bytes) = unsafe take(connection, request) {
-      unsafe resume(token, .bytes(bytes))
-    } else {
-      unsafe resume(token, .nil, .text("closed"), .bytes(UnsafeRawBufferPointer(start: nil, count: 0)))
-    }
-    return true
   }
 
   /// Goes a step further towards the end once nothing is left to send.

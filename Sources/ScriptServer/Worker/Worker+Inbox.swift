@@ -72,13 +72,11 @@ extension Worker {
     // A reload may have removed the listener while the client was on its way here.
     guard listeners[Int(client.listener)].isCurrent else { return turnAway(client) }
     let names = SocketNames(of: client.descriptor)
-    let associated = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket)
-    // A slot beyond what an id has room for would take another connection's id.
-    if let key = associated, key.slot >= UInt32(ConnectionID.slotsMax) { port.close(key) }
-    guard let key = associated, key.slot < UInt32(ConnectionID.slotsMax) else {
+    guard let key = try? port.associate(Descriptor(adopting: client.descriptor), as: .socket) else {
       log.error("an accepted client could not be taken over")
       return neverOpened(client)
     }
+    // A slot beyond what an id has room for would take another connection's id.
     guard key.slot < ConnectionID.slotsMax else {
       log.error("more connections than one worker can have: a client was refused")
       port.close(key)

@@ -160,7 +160,7 @@ extension Worker {
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.
-  private func feedReceiver(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+  func feedReceiver(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     let token = unsafe connection.pointee.receiver
     guard case .receive(_, let request) = tasks[token].wait else {
       preconditionFailure("a receiver that does not receive")
