@@ -162,11 +162,11 @@ private func hexadecimal(_ bytes: [UInt8]) -> String {
     let client = try server.connect()
     try client.send(stream)
     #expect(try client.waitForEnd() == .closed)
+    client.close()
     try server.waitForOutput(containing: "closed error\n")
-    try eventually("the log names the connection, once") {
-      let log = server.errors.split(separator: "\n").dropFirst()
-      return log.count == 1 && log.allSatisfy { contains(String($0), "id=") }
-    }
+    try server.waitForErrors(containing: "id=")
+    try server.stop()
+    #expect(occurrences(of: "id=", in: server.errors) == 1)
   }
 
   @Test func `messages before the malformed bytes are handed over, and their replies arrive`() throws {

@@ -1,0 +1,187 @@
+import CompletionIO
+import Glibc
+import TestSupport
+import Testing
+
+@testable import ScriptServer
+
+/// A send queue beside what it should hold: the waiting bytes, cut where whole messages that may be dropped begin and end.
+private final class ModelledQueue {
+  var queue = SendQueue()
+  let pool = UnsafeMutablePointer<BufferPool>.allocate(capacity: 1)
+  /// One entry per message of its own chunk, and one per run of others.
+  var pieces: [(bytes: [UInt8], isOneMessage: Bool, isBegun: Bool)] = []
+  private var nextByte: UInt8 = 0
+
+  init() { pool.initialize(to: BufferPool()) }
+
+  deinit {
+    queue.clear(pool: pool)
+    pool.deinitialize(count: 1)
+    pool.deallocate()
+  }
+
+  var bytes: [UInt8] { pieces.flatMap(\.bytes) }
+
+  private func payload(_ count: Int) -> [UInt8] {
+    (0..<count).map { _ in
+      nextByte &+= 1
+      return nextByte
+    }
+  }
+
+  func reserve(_ count: Int, whole: Bool) {
+    let bytes = payload(count)
+    let room = queue.reserve(count, whole: whole, pool: pool)
+    bytes.withUnsafeBytes { if $0.count > 0 { room.copyMemory(from: $0.baseAddress!, byteCount: $0.count) } }
+    pieces.append((bytes, whole, false))
+  }
+
+  func share(_ count: Int) {
+    let bytes = payload(count)
+    queue.append(bytes.withUnsafeBytes { SharedBytes(copying: $0) }, pool: pool)
+    pieces.append((bytes, true, false))
+  }
+
+  func advance(_ count: Int) {
+    queue.advance(count, pool: pool)
+    var left = count
+    while left > 0 {
+      let taken = min(left, pieces[0].bytes.count)
+      pieces[0].bytes.removeFirst(taken)
+      pieces[0].isBegun = true
+      left -= taken
+      if pieces[0].bytes.isEmpty { pieces.removeFirst() }
+    }
+  }
+
+  /// The bytes that `gather` shows, at most `limit` pieces.
+  func gathered(_ limit: Int = SendQueue.gatherMax) -> [UInt8] {
+    let vectors = UnsafeMutablePointer<iovec>.allocate(capacity: SendQueue.gatherMax)
+    defer { vectors.deallocate() }
+    let count = queue.gather(into: vectors, limit: limit)
+    #expect(count <= limit)
+    return (0..<count).flatMap {
+      Array(UnsafeRawBufferPointer(start: vectors[$0].iov_base, count: vectors[$0].iov_len))
+    }
+  }
+}
+
+@Suite("A send queue")
+struct SendQueueTests {
+  @Test("random operations hold what a byte array would, and give every buffer back", .seeded)
+  func model() {
+    var random = SeededGenerator()
+    for _ in 0..<20 {
+      let model = ModelledQueue()
+      for _ in 0..<400 {
+        switch Int.random(in: 0..<10, using: &random) {
+        case 0..<4: model.reserve(size(&random), whole: false)
+        case 4: model.reserve(size(&random), whole: true)
+        case 5: model.share(max(size(&random), 1))
+        case 6..<9: model.advance(Int.random(in: 0...min(model.queue.count, 70000), using: &random))
+        default:
+          if Int.random(in: 0..<20, using: &random) == 0 {
+            model.queue.clear(pool: model.pool)
+            model.pieces = []
+          }
+        }
+        #expect(model.queue.count == model.bytes.count)
+        #expect(model.queue.isEmpty == model.bytes.isEmpty)
+        let limit = Int.random(in: 1...SendQueue.gatherMax, using: &random)
+        let gathered = model.gathered(limit)
+        #expect(gathered.elementsEqual(model.bytes.prefix(gathered.count)))
+        #expect(model.bytes.isEmpty || !gathered.isEmpty)
+      }
+      model.advance(model.queue.count)
+      #expect(model.queue.isEmpty)
+      model.queue.clear(pool: model.pool)
+      #expect(model.pool.pointee.takenCount == 0)
+    }
+  }
+
+  private func size(_ random: inout SeededGenerator) -> Int {
+    switch Int.random(in: 0..<8, using: &random) {
+    case 0: 0
+    case 1: Int.random(in: 900..<1100, using: &random)
+    case 2: Int.random(in: 5000..<70000, using: &random)
+    default: Int.random(in: 1..<200, using: &random)
+    }
+  }
+
+  @Test(
+    "dropping the oldest takes whole messages that have not begun, in order, and only as many as needed", .seeded,
+    arguments: [false, true])
+  func dropping(_ keepFirst: Bool) {
+    var random = SeededGenerator()
+    for _ in 0..<300 {
+      let model = ModelledQueue()
+      for _ in 0..<Int.random(in: 0..<12, using: &random) {
+        if Bool.random(using: &random) {
+          model.share(Int.random(in: 1..<300, using: &random))
+        } else {
+          model.reserve(Int.random(in: 1..<300, using: &random), whole: true)
+        }
+      }
+      model.advance(Int.random(in: 0...min(model.queue.count, 400), using: &random))
+      let wanted = Int.random(in: 0..<1500, using: &random)
+      var freed = 0
+      var expected = 0
+      var index = keepFirst && !model.pieces.isEmpty ? 1 : 0
+      while freed < wanted, index < model.pieces.count {
+        if model.pieces[index].isBegun {
+          index += 1
+          continue
+        }
+        freed += model.pieces.remove(at: index).bytes.count
+        expected += 1
+      }
+      #expect(model.queue.dropOldest(until: wanted, keepFirst: keepFirst, pool: model.pool) == expected)
+      #expect(model.queue.count == model.bytes.count)
+      #expect(model.gathered() == model.bytes)
+      // It goes on as a queue: what is added stands behind what is left.
+      model.reserve(10, whole: false)
+      model.share(10)
+      #expect(model.gathered().elementsEqual(model.bytes))
+      model.advance(model.queue.count)
+      #expect(model.pool.pointee.takenCount == 0)
+    }
+  }
+
+  @Test("bytes that are no whole message are never dropped")
+  func keepsStreams() {
+    let model = ModelledQueue()
+    model.reserve(100, whole: false)
+    model.share(50)
+    model.reserve(100, whole: false)
+    model.pieces.remove(at: 1)
+    #expect(model.queue.dropOldest(until: 1000, keepFirst: false, pool: model.pool) == 1)
+    #expect(model.gathered() == model.bytes)
+  }
+
+  @Test("small messages share a chunk, so that they leave in one piece")
+  func coalesces() {
+    let model = ModelledQueue()
+    for _ in 0..<10 { model.reserve(20, whole: false) }
+    #expect(model.gathered(1).count == 200)
+    #expect(model.pool.pointee.takenCount == 1)
+  }
+
+  @Test("shared bytes live as long as the last queue that sends them")
+  func sharedBytes() {
+    let first = ModelledQueue()
+    let second = ModelledQueue()
+    weak var observed: SharedBytes?
+    do {
+      let shared = Array("shared".utf8).withUnsafeBytes { SharedBytes(copying: $0) }
+      observed = shared
+      first.queue.append(shared, pool: first.pool)
+      second.queue.append(shared, pool: second.pool)
+    }
+    first.queue.advance(6, pool: first.pool)
+    #expect(observed != nil)
+    #expect(second.gathered() == Array("shared".utf8))
+    second.queue.clear(pool: second.pool)
+    #expect(observed == nil)
+  }
+}
