@@ -23,8 +23,8 @@ import Testing
     function h.on_close(conn, reason) print("closed " .. reason) end
     """
 
-  private static func server() throws -> MoonportProcess {
-    try .serving(obedient, "codec = { type = 'line', max_length = 100 }, message_timeout = 0.1")
+  private static func server(messageTimeout: Double = 0) throws -> MoonportProcess {
+    try .serving(obedient, "codec = { type = 'line', max_length = 100 }, message_timeout = \(messageTimeout)")
   }
 
   @Test(arguments: [
@@ -80,7 +80,7 @@ import Testing
   }
 
   @Test func `"timeout", "too long" and "overflow" come from the listener's limits`() throws {
-    let server = try CloseReasonTests.server()
+    let server = try CloseReasonTests.server(messageTimeout: 0.1)
     let slow = try server.connect()
     try slow.send("begun")
     #expect(try slow.waitForEnd() == .closed)
@@ -151,7 +151,7 @@ import Testing
         switch index % 3 {
         case 0: client.close()
         case 1: client.reset()
-        default: try client.halfClose(); _ = try client.waitForEnd()
+        default: try? client.halfClose(); _ = try client.waitForEnd()
         }
       }
     }

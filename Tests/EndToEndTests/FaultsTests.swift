@@ -85,8 +85,8 @@ import Testing
       function h.on_message(conn, text)
         if text == "pause" then conn:pause() end
         if text == "sleep" then sleep(1000) end
-        if text == "fill" then for _ = 1, 30 do conn:write(("x"):rep(1000000)) end end
-        if text == "fill and close" then for _ = 1, 30 do conn:write(("x"):rep(1000000)) end conn:close() end
+        if text == "fill" then for _ = 1, 5 do conn:write(("x"):rep(1000000)) end end
+        if text == "fill and close" then for _ = 1, 5 do conn:write(("x"):rep(1000000)) end conn:close() end
         if text == "receive" then conn:receive(1000000) end
         if text == "close" then conn:close() end
         if text == "echo" then conn:send(text) end
@@ -98,7 +98,7 @@ import Testing
     for command in ["pause", "sleep", "fill", "fill and close", "receive", "close", "echo"] {
       for rest in ["", "more\nhalf", backlog] {
         for ending in 0..<4 {
-          let client = try server.connect()
+          let client = try TestClient(server.address, receiveBufferBytes: 4096)
           _ = try client.trySend(Array("\(command)\n\(rest)".utf8))
           switch ending {
           case 0: client.close()

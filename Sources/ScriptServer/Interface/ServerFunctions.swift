@@ -61,8 +61,11 @@ extension Worker {
         return call.fails("closed")
       }
       unsafe close(connection, .script(reason))
-    } else {
-      server.workers[id.workerIndex].mailbox.post(.close(id, reason: reason))
+    } else if !server.workers[id.workerIndex].mailbox.postDroppable(
+      .close(id, reason: reason), bytes: reason.utf8.count)
+    {
+      counters.dropped.add(1)
+      return call.fails("overflow")
     }
     unsafe call.returns(.boolean(true))
   }

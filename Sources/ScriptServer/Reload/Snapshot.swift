@@ -3,7 +3,7 @@
 
 import CompletionIO
 
-/// The script and the modules of its folder, each read once (API.md section 6).
+/// The script and the modules of its folder, each read once.
 ///
 /// Safe to use from every thread: the files are read under a lock, and what was read never changes.
 package final class Snapshot: Sendable {
