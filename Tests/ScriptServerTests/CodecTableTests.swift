@@ -19,7 +19,7 @@ struct CodecTableTests {
 
   @Test("a codec in Lua is freed with its last user, and its place is used again")
   func scripted() throws {
-    let lua = LuaState(context: nil, library: HostLibrary([]))!
+    let lua = LuaState(context: nil, library: noFunctions)!
     defer { lua.close() }
     func text() -> LuaReference { Array(repeating: UInt8(65), count: 10000).withUnsafeBytes { lua.makeString($0) } }
     lua.collectGarbage()

@@ -35,7 +35,7 @@ struct TasksTests {
 
   @Test("only tasks that are suspended count among those of older code")
   func older() throws {
-    let lua = LuaState(context: nil, library: HostLibrary([]))!
+    let lua = LuaState(context: nil, library: noFunctions)!
     defer { lua.close() }
     let pool = CoroutinePool(lua)
     var table = TaskTable()
