@@ -413,7 +413,18 @@ end
 
 -- Generations ---------------------------------------------------------------------------------------------------------
 
--- Loads the generation's script. What it asked for is told to Swift: listeners, handlers.
+-- Hands the handlers and listeners of a loaded script over.
+local function enter_all(generation, place, handlers)
+  local sets = { [handlers] = enter_handlers(place, handlers) }
+  for _, options in ipairs(generation.listeners) do
+    local own = options.handler or handlers
+    if not sets[own] then sets[own] = enter_handlers(options.place, own) end
+    enter_listener(options, sets[own])
+  end
+end
+
+-- Loads the generation's script. What it asked for is told to Swift: listeners, handlers. What is wrong with the script as such is
+-- returned, since a traceback would only show this file; what it raises itself is raised on.
 local function load_generation(number)
   local source, place, last_line = native.main(number)
   local generation = {
@@ -423,20 +434,17 @@ local function load_generation(number)
   generation.arguments[0] = place:sub(2)
   generation.environment = make_environment(generation)
   local chunk, message = load(source, place, "t", generation.environment)
-  if not chunk then error(message, 0) end
+  if not chunk then return message end
   local handlers = chunk(unpack(generation.arguments))
   generation.loading = false
+  local last = ("%s:%d"):format(place:sub(2), last_line)
   if type(handlers) ~= "table" then
-    error(("%s:%d: the script must return its table of handlers, not %s"):format(
-      place:sub(2), last_line, type(handlers) == "nil" and "nothing" or describe(handlers)), 0)
+    return ("%s: the script must return its table of handlers, not %s"):format(
+      last, type(handlers) == "nil" and "nothing" or describe(handlers))
   end
   generation.handlers = handlers
-  local sets = { [handlers] = enter_handlers(("%s:%d"):format(place:sub(2), last_line), handlers) }
-  for _, options in ipairs(generation.listeners) do
-    local own = options.handler or handlers
-    if not sets[own] then sets[own] = enter_handlers(options.place, own) end
-    enter_listener(options, sets[own])
-  end
+  local entered, problem = pcall(enter_all, generation, last, handlers)
+  if not entered then return problem end
 end
 
 -- The state that the old generation saves and the new one takes over.

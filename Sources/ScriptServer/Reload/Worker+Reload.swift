@@ -20,7 +20,10 @@ extension Worker {
     let problem = unsafe lua.call(
       prelude.load, LuaArguments(.integer(Int64(generation.number))),
       budgetNanoseconds: ReloadTransaction.budgetNanoseconds
-    ) { $0.failure?.message }
+    ) { outcome -> String? in
+      if let failure = outcome.failure { return failure.message }
+      return unsafe outcome[0].isNil ? nil : outcome[0].text
+    }
     if problem != nil { discardCandidate() }
     return problem
   }
