@@ -133,8 +133,12 @@ package final class MoonportProcess: Sendable {
   /// The address that lets the kernel pick a port of the loopback.
   package static let anyPort = "127.0.0.1:0"
 
-  /// The program under test: `MOONPORT_EXECUTABLE`, or the one beside this test program, so with its sanitizer.
+  /// A program that stands in for the one under test, for the test that sets it and nobody who runs beside it.
+  @TaskLocal package static var standIn: String?
+
+  /// The program under test: the stand-in, `MOONPORT_EXECUTABLE`, or the one beside this test program, so with its sanitizer.
   package static func executable() throws -> String {
+    if let standIn { return standIn }
     if let path = getenv("MOONPORT_EXECUTABLE") { return String(cString: path) }
     var buffer = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
     guard readlink("/proc/self/exe", &buffer, Int(PATH_MAX)) > 0 else { throw TestFailure.call("readlink") }

@@ -26,14 +26,14 @@ import Testing
     esac
     """
 
-  /// The stand-in's path comes by the environment, which is the whole test program's: so one test has all of it.
   @Test func `a server is started, announced, talked to, asked and stopped`() throws {
     let folder = try TemporaryFolder()
     let program = try folder.write("moonport", MoonportProcessTests.standIn)
     chmod(program, 0o755)
-    setenv("MOONPORT_EXECUTABLE", program, 1)
-    defer { unsetenv("MOONPORT_EXECUTABLE") }
+    try MoonportProcess.$standIn.withValue(program) { try useStandIn() }
+  }
 
+  private func useStandIn() throws {
     let server = try MoonportProcess(script: "return {}") {
       $0.listen = MoonportProcess.anyPort
       $0.workers = 2
