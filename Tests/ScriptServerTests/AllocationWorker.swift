@@ -79,12 +79,10 @@ final class AllocationWorker {
     return Client(descriptor: pair[1])
   }
 
-  /// Turns until no connection is left: its client must be gone.
+  /// Turns until no connection is left: its client must be gone. A handler that still sleeps holds its connection so long.
   func turnUntilEmpty() -> Bool {
-    for _ in 0..<20 {
-      if worker.table.isEmpty { return true }
-      turn()
-    }
+    let deadline = CompletionPort.clock() + 20_000_000_000
+    while !worker.table.isEmpty, CompletionPort.clock() < deadline { turn() }
     return worker.table.isEmpty
   }
 
