@@ -25,6 +25,8 @@ final class ReloadTransaction: @unchecked Sendable {
   private var answers = 0
   private var failure: String?
   private var succeeded = false
+  /// Workers that have sent the last of what the old code decided while it handed over.
+  private var delivered = 0
   /// Workers on which the new generation is live.
   private var switched = 0
 
@@ -112,6 +114,16 @@ final class ReloadTransaction: @unchecked Sendable {
       if answers == participants { decide(failure) }
       while stage != .decided { condition.wait() }
       return succeeded
+    }
+  }
+
+  /// A worker has sent what the old code decided while it handed over; returns once all have, or one takes too long.
+  func waitUntilDelivered() {
+    condition.withLock {
+      delivered += 1
+      condition.broadcast()
+      let deadline = CompletionPort.clock() + Self.meetingNanoseconds
+      while delivered < participants, condition.wait(untilNanoseconds: deadline) {}
     }
   }
 

@@ -67,8 +67,10 @@ extension Worker {
     flushDirty()
     let problem = handOver(transaction)
     guard transaction.decide(handedOver: problem) else { return discardCandidate() }
+    // on_save may have broadcast: that, too, is old code's, and out before anybody's new code runs.
     deliverWaiting()
     flushDirty()
+    transaction.waitUntilDelivered()
     makeLive(transaction)
   }
 
