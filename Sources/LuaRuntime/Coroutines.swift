@@ -88,8 +88,8 @@ package enum LuaRun {
   }
 
   /// Resumes a waiting thread: the call it waits in raises `message`.
-  package func resume(_ thread: LuaThread, raising message: StaticString) -> LuaRun {
-    unsafe HostCall(wake()).raises(.text(message))
+  package func resume(_ thread: LuaThread, raising message: LuaValue) -> LuaRun {
+    unsafe HostCall(wake()).raises(message)
     return unsafe classify(mp_thread_resume(state, thread.thread), thread)
   }
 

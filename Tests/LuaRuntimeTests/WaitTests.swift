@@ -34,9 +34,9 @@ struct WaitTests {
   func raises() throws {
     let lua = try script("say(select(2, pcall(wait))) wait()")
     var (thread, run) = lua.start("go")
-    run = lua.pool.resume(thread, raising: "ended")
+    run = lua.pool.resume(thread, raising: .text("ended"))
     #expect(run == .waits)
-    run = lua.pool.resume(thread, raising: "ended again")
+    run = lua.pool.resume(thread, raising: .text("ended again"))
     #expect(lua.end(thread, run).contains("ended again\nstack traceback:"))
     #expect(try lua.call("read").contains("ended"))
   }

@@ -35,8 +35,11 @@ extension Worker {
     }
   }
 
-  /// Returns a sequence of texts, laid out in the scratch memory: the values first, then their bytes.
-  func returnTexts(_ call: HostCall, _ texts: [[UInt8]]) {
+  /// Returns a sequence of texts.
+  func returnTexts(_ call: HostCall, _ texts: [[UInt8]]) { unsafe call.returns(textList(texts)) }
+
+  /// A sequence of texts, laid out in the scratch memory: the values first, then their bytes.
+  func textList(_ texts: [[UInt8]]) -> LuaValue {
     let valueBytes = unsafe texts.count * MemoryLayout<LuaValue>.stride
     let block = unsafe scratch.reserve(texts.reduce(valueBytes) { $0 + $1.count })
     let values = unsafe block.baseAddress!.bindMemory(to: LuaValue.self, capacity: max(texts.count, 1))
@@ -47,6 +50,6 @@ extension Worker {
       unsafe (values + index).initialize(to: .bytes(UnsafeRawBufferPointer(room)))
       end += text.count
     }
-    unsafe call.returns(.list(UnsafeBufferPointer(start: values, count: texts.count)))
+    return unsafe .list(UnsafeBufferPointer(start: values, count: texts.count))
   }
 }

@@ -5,7 +5,7 @@ import CompletionIO
 import LuaRuntime
 
 /// Slot and generation of a suspended task; one that outlived its task is recognised.
-struct TaskToken: Equatable {
+struct TaskToken: Equatable, Sendable {
   var slot: UInt32
   var generation: UInt32
   static let none = TaskToken(slot: 0, generation: 0)
@@ -47,6 +47,8 @@ enum TaskWait {
   case sleep
   /// The next turn: the script yielded by itself.
   case turn
+  /// An answer from elsewhere, until the wait's deadline.
+  case answer(AnswerSource)
 }
 
 /// Whose coroutine runs.
@@ -66,6 +68,8 @@ struct SuspendedTask {
   var thread: LuaThread?
   var owner: TaskOwner
   var wait = TaskWait.nothing
+  /// Which of its waits this is, so that an answer that comes too late for one is not taken for another's.
+  var waitNumber: UInt32 = 0
   var deadline = DeadlineKey.none
   /// Set once it is to end: every further wait raises.
   var isEnding = false

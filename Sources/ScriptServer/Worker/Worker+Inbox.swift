@@ -29,6 +29,7 @@ extension Worker {
       _ = unsafe framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)
     case .close(let id, let reason):
       if let connection = unsafe table.find(id.key) { unsafe close(connection, .script(reason)) }
+    case .answer(let ticket, let answer): due.append(.answer(ticket, answer))
     case .console(let line): console(line)
     case .connections(let query): query.answer(answer(query))
     case .prepare(let transaction): prepare(transaction)
@@ -62,7 +63,7 @@ extension Worker {
     case .connections(let query): query.answer([])
     case .prepare(let transaction): transaction.loaded("the server is ending")
     case .commit(let transaction): transaction.giveUp("the server is ending")
-    case .broadcast, .send, .close, .console, .discard, .endOlder, .stop: break
+    case .broadcast, .send, .close, .answer, .console, .discard, .endOlder, .stop: break
     }
   }
 

@@ -41,9 +41,9 @@ extension Worker {
   }
 
   /// Resumes a suspended task: the call it waits in raises.
-  private func resume(_ token: TaskToken, raising message: StaticString) {
+  func resume(_ token: TaskToken, raising message: LuaValue) {
     guard let thread = wakeUp(token) else { return }
-    after(coroutines.resume(thread, raising: message), thread)
+    unsafe after(coroutines.resume(thread, raising: message), thread)
   }
 
   /// Ends a task's wait and makes it the running one.
@@ -57,7 +57,7 @@ extension Worker {
   }
 
   /// Undoes what a wait had set up.
-  private func endWait(_ token: TaskToken) {
+  func endWait(_ token: TaskToken) {
     if case .receive(let key, _) = tasks[token].wait, let connection = unsafe table.find(key),
       unsafe connection.pointee.receiver == token
     {
@@ -70,53 +70,6 @@ extension Worker {
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
     tasks[token].wait = .nothing
-  }
-
-  // MARK: Waiting
-
-  /// A token for the running task, which is about to wait; nil at the bound, or when it is to end.
-  func tokenToWait(_ wait: TaskWait, until time: UInt64?) -> TaskToken? {
-    guard var task = running else { return nil }
-    if task.token == .none {
-      guard let token = tasks.insert(task.owner) else { return nil }
-      if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(1) }
-      task.token = token
-      running = task
-    }
-    if tasks[task.token].isEnding { return nil }
-    endWait(task.token)
-    tasks[task.token].wait = wait
-    if let time {
-      tasks[task.token].deadline = deadlines.schedule(
-        at: time, payload: DeadlinePurpose.task(task.token).payload)
-    }
-    return task.token
-  }
-
-  /// Waits of a task that is to end which raise: enough for any clean-up. One that catches the error again and again is
-  /// then ended where it waits, or it would hold the worker for good.
-  private static let refusedWaitsMax = 1000
-
-  /// Answers a wait of the running task if that was told to end; false if it was not.
-  func refuseWaitIfEnding(_ call: HostCall) -> Bool {
-    guard let task = running, task.token != .none, tasks[task.token].isEnding else { return false }
-    tasks[task.token].refusedWaits += 1
-    if tasks[task.token].refusedWaits > Self.refusedWaitsMax {
-      call.waits()
-    } else {
-      unsafe call.raises(.text("reloaded"))
-    }
-    return true
-  }
-
-  func taskDue(_ token: TaskToken) {
-    guard tasks.isCurrent(token) else { return }
-    tasks[token].deadline = .none
-    if case .receive = tasks[token].wait {
-      due.append(.wake(token, .timeout))
-    } else {
-      due.append(.wake(token, .slept))
-    }
   }
 
   // MARK: Afterwards
@@ -238,6 +191,7 @@ extension Worker {
       switch work {
       case .closed(let object, let listener, let reason, let key): callClose(object, listener, reason, key)
       case .wake(let token, let result): wake(token, result)
+      case .answer(let ticket, let answer): give(answer, to: ticket)
       case .drained(let key): callDrain(key)
       case .goOn(let token):
         if tasks.isCurrent(token), case .turn = tasks[token].wait { yieldedTasks.append(token) }
@@ -297,7 +251,7 @@ extension Worker {
   func endTasks(olderThan number: Int) {
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
       tasks[token].isEnding = true
-      resume(token, raising: "reloaded")
+      unsafe resume(token, raising: .text("reloaded"))
       settle()
     }
     for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }

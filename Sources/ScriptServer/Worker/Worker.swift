@@ -195,6 +195,8 @@ enum DueWork {
   case closed(object: LuaReference, listener: UInt16, reason: CloseReason, connection: HandleKey)
   /// A waiting task's result.
   case wake(TaskToken, WakeResult)
+  /// The answer that a task waits for.
+  case answer(WaitTicket, WaitAnswer)
   /// on_drain
   case drained(HandleKey)
   /// The script yielded; it goes on.

@@ -1,0 +1,120 @@
+// Waiting and being answered: how the running coroutine comes to wait, and how what it waits for reaches it once, and never
+// another wait of the same coroutine. Resuming as such is in Worker+Running.swift.
+
+import CompletionIO
+import LuaRuntime
+
+/// One wait of one task. An answer that names a wait that is over is dropped.
+struct WaitTicket: Sendable {
+  let token: TaskToken
+  let number: UInt32
+}
+
+/// What gives the answer that a task waits for, and so what has to be undone if it stops waiting.
+enum AnswerSource {
+  /// Another thread, which may answer late: nothing is undone.
+  case elsewhere
+}
+
+/// What a call returns or raises that has waited for an answer.
+enum WaitAnswer: Sendable {
+  case integers(Int64, Int64)
+  /// One sequence of texts.
+  case texts([[UInt8]])
+  /// A value that somebody else keeps in the worker's Lua state.
+  case object(LuaReference)
+  /// A value kept in the worker's Lua state for this answer alone, which gives it back.
+  case given(LuaReference)
+  /// `nil` and a stable reason.
+  case fails(StaticString)
+  /// `nil` and a message.
+  case failsWith(String)
+  /// An error at the script's line.
+  case raises(String)
+}
+
+extension Worker {
+  /// A token for the running task, which is about to wait; nil at the bound, or when it is to end.
+  func tokenToWait(_ wait: TaskWait, until time: UInt64?) -> TaskToken? {
+    guard var task = running else { return nil }
+    if task.token == .none {
+      guard let token = tasks.insert(task.owner) else { return nil }
+      if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(1) }
+      task.token = token
+      running = task
+    }
+    if tasks[task.token].isEnding { return nil }
+    endWait(task.token)
+    tasks[task.token].wait = wait
+    tasks[task.token].waitNumber &+= 1
+    if let time {
+      tasks[task.token].deadline = deadlines.schedule(
+        at: time, payload: DeadlinePurpose.task(task.token).payload)
+    }
+    return task.token
+  }
+
+  /// Waits of a task that is to end which raise: enough for any clean-up. One that catches the error again and again is
+  /// then ended where it waits, or it would hold the worker for good.
+  private static let refusedWaitsMax = 1000
+
+  /// Answers a wait of the running task if that was told to end; false if it was not.
+  func refuseWaitIfEnding(_ call: HostCall) -> Bool {
+    guard let task = running, task.token != .none, tasks[task.token].isEnding else { return false }
+    tasks[task.token].refusedWaits += 1
+    if tasks[task.token].refusedWaits > Self.refusedWaitsMax {
+      call.waits()
+    } else {
+      unsafe call.raises(.text("reloaded"))
+    }
+    return true
+  }
+
+  func taskDue(_ token: TaskToken) {
+    guard tasks.isCurrent(token) else { return }
+    tasks[token].deadline = .none
+    switch tasks[token].wait {
+    case .receive: due.append(.wake(token, .timeout))
+    case .answer: due.append(.answer(ticket(token), .fails("timeout")))
+    case .sleep, .turn, .nothing: due.append(.wake(token, .slept))
+    }
+  }
+
+  // MARK: Answers
+
+  /// Suspends the running task until `source` answers it; nil when it cannot wait, which is raised.
+  func wait(_ call: HostCall, for source: AnswerSource, until time: UInt64? = nil) -> WaitTicket? {
+    if refuseWaitIfEnding(call) { return nil }
+    guard let token = tokenToWait(.answer(source), until: time) else {
+      unsafe call.raises(.text("too many suspended tasks on this worker"))
+      return nil
+    }
+    call.waits()
+    return ticket(token)
+  }
+
+  /// The present wait of a task.
+  private func ticket(_ token: TaskToken) -> WaitTicket { WaitTicket(token: token, number: tasks[token].waitNumber) }
+
+  /// Resumes the task whose wait `ticket` names; harmless when that wait is over.
+  func give(_ answer: WaitAnswer, to ticket: WaitTicket) {
+    let token = ticket.token
+    guard tasks.isCurrent(token), tasks[token].thread != nil, tasks[token].waitNumber == ticket.number,
+      case .answer = tasks[token].wait
+    else { return drop(answer) }
+    switch answer {
+    case .fails(let reason): unsafe resume(token, .nil, .text(reason))
+    case .failsWith(var message): message.withUTF8 { unsafe resume(token, .nil, .bytes(UnsafeRawBufferPointer($0))) }
+    case .raises(var message): message.withUTF8 { unsafe resume(token, raising: .bytes(UnsafeRawBufferPointer($0))) }
+    case .integers(let first, let second): unsafe resume(token, .integer(first), .integer(second))
+    case .texts(let texts): unsafe resume(token, textList(texts))
+    case .object(let reference): unsafe resume(token, .reference(reference))
+    case .given(let reference): unsafe resume(token, .given(reference))
+    }
+  }
+
+  /// Gives back what an answer that nobody waits for has kept.
+  private func drop(_ answer: WaitAnswer) {
+    if case .given(let reference) = answer { lua.release(reference) }
+  }
+}
