@@ -293,6 +293,32 @@ local function timer(where, repeats, seconds, f, ...)
   return object
 end
 
+local subscription_methods = {}
+subscription_methods.__index = subscription_methods
+subscription_methods.__name = "subscription"
+
+function subscription_methods:cancel()
+  if type(self) ~= "table" or not self.number then
+    error("bad argument #1 to 'cancel' (subscription expected, got " .. type(self) .. ")", 2)
+  end
+  return native.cancel_subscription(self.number)
+end
+
+local function subscribe(generation, channel, f)
+  if type(channel) ~= "string" then
+    error("bad argument #1 to 'subscribe' (string expected, got " .. type(channel) .. ")", 2)
+  end
+  if type(f) ~= "function" then
+    error("bad argument #2 to 'subscribe' (function expected, got " .. type(f) .. ")", 2)
+  end
+  -- Made first: once it is subscribed, nothing may fail any more.
+  local object = setmetatable({ number = 0 }, subscription_methods)
+  local number, problem = native.subscribe(generation.number, channel, f)
+  if not number then return nil, problem end
+  object.number = number
+  return object
+end
+
 local broadcast_options = { room = true, except = true }
 
 local function broadcast(message, options)
@@ -354,6 +380,8 @@ local function make_moonport(generation)
     sleep = native.sleep,
     after = function(...) return timer("after", false, ...) end,
     every = function(...) return timer("every", true, ...) end,
+    publish = native.publish,
+    subscribe = function(channel, f) return subscribe(generation, channel, f) end,
     log = log,
     worker = { id = native.worker_id(), count = native.worker_count() },
     generation = generation.number,
