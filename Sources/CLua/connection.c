@@ -50,7 +50,7 @@ enum { MEMBER_CTX = 1, MEMBER_ID, MEMBER_PEER, MEMBER_ADDRESS };
 static int index_connection(lua_State *L) {
   if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TLIGHTUSERDATA) return 1;
   connection *object = test(L, 1);
-  if (object == NULL) return luaL_typeerror(L, 1, "connection");
+  if (object == NULL) return lua_pushnil(L), 1;
   switch ((intptr_t)lua_touserdata(L, -1)) {
     case MEMBER_CTX: return push_ctx(L);
     case MEMBER_ID: return lua_pushinteger(L, object->id), 1;
