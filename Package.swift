@@ -60,7 +60,7 @@ let package = Package(
     .testTarget(
       name: "CompletionIOTests",
       dependencies: ["CompletionIO", .product(name: "SystemPackage", package: "swift-system")]),
-    .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime"]),
+    .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime", "TestSupport"]),
     .testTarget(name: "ScriptServerTests", dependencies: ["ScriptServer", "TestSupport"]),
     .target(name: "CTestSupport", path: "Tests/CTestSupport"),
     .target(name: "TestSupport", dependencies: ["CTestSupport"], path: "Tests/TestSupport"),

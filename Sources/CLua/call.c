@@ -32,6 +32,27 @@ static void read_any(lua_State *L, int index, mp_value *value) {
   value->integer = id != 0 ? id : lua_type(L, index);
 }
 
+// Reads one plain value. Only a table is packed, and whatever is refused.
+RAISES static void read_plain(lua_State *L, int index, mp_value *value) {
+  luaL_checkany(L, index);
+  int type = lua_type(L, index);
+  if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING) {
+    read_any(L, index, value);
+    return;
+  }
+  const char *problem = mp_pack(L, index, value);
+  if (problem != NULL) luaL_argerror(L, index, problem);
+}
+
+// Packs the arguments from `index` on. Letter 'r': they are the results of some function.
+RAISES static void read_plain_list(lua_State *L, char letter, int index, int count, mp_value *value) {
+  int culprit = index;
+  const char *problem = mp_pack_list(L, index, count, value, &culprit);
+  if (problem == NULL) return;
+  if (letter == 'r') luaL_error(L, "bad result #%d (%s)", culprit - index + 1, problem);
+  luaL_argerror(L, culprit, problem);
+}
+
 // Reads one argument of the declared letter, or raises an argument error that names function, argument and line.
 RAISES static void read_argument(lua_State *L, char letter, int index, mp_value *value) {
   size_t count = 0;
@@ -67,6 +88,7 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
       if (!is_integer) luaL_typeerror(L, index, "connection or id");
       break;
     case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once nothing else can raise
+    case 'p': read_plain(L, index, value); break;
     default: read_any(L, index, value); break;
   }
 }
@@ -94,10 +116,18 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
   const char *s = function->signature;
   int index = 1;
   call->variadic_first = 0;
+  if (function->takes_plain) mp_plain_begin(L);
   for (; *s != '\0'; s++, index++) {
     mp_value *value = &call->arguments[index - 1];
     if (s[1] == '*') {
-      read_variadic(L, *s, index, call);
+      if (*s == 'p' || *s == 'r') {
+        int count = call->argument_count - index + 1;
+        call->variadic_first = index;
+        read_plain_list(L, *s, index, count > 0 ? count : 0, value);
+        index++;
+      } else {
+        read_variadic(L, *s, index, call);
+      }
       break;
     }
     bool optional = s[1] == '?';
@@ -107,6 +137,8 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
       read_argument(L, *s, index, value);
     if (optional) s++;
   }
+  if (!function->takes_plain) return;
+  for (int i = 0; i < index - 1; i++) mp_pack_settle(L, &call->arguments[i]);
 }
 
 // A function that references are made for, under protection.
@@ -168,6 +200,8 @@ void mp_push(lua_State *L, const mp_value *value) {
       luaL_unref(L, LUA_REGISTRYINDEX, value->index);
       break;
     case MP_STACK: lua_pushvalue(L, value->index); break;
+    case MP_PLAIN: mp_unpack(L, value->base, (size_t)value->integer); break;
+    case MP_PLAIN_LIST: mp_unpack_list(L, value->base, (size_t)value->integer); break;
     case MP_LIST: {
       const mp_value *items = (const mp_value *)value->base;
       luaL_checkstack(L, 3, "a nested list");
@@ -192,8 +226,9 @@ RAISES static int finish(lua_State *L, const mp_call *call) {
     return lua_error(L);
   }
   if (call->outcome == MP_TYPE) return luaL_typeerror(L, (int)call->results[0].integer, call->results[1].base);
+  int below = lua_gettop(L);
   for (int32_t i = 0; i < call->result_count; i++) mp_push(L, &call->results[i]);
-  return call->result_count;
+  return lua_gettop(L) - below;
 }
 
 // Makes bytes of a message of any type by the script's own function, then asks Swift again.
@@ -230,6 +265,7 @@ static int trampoline(lua_State *L) {
   }
   if (function->takes_functions) make_references(L, function, &call);
   function->body(mp_state_of(L)->context, &call);
+  if (function->takes_plain) mp_plain_end(L);
   if (call.outcome == MP_ENCODE) encode(L, function, &call);
   return finish(L, &call);
 }

@@ -93,6 +93,7 @@ mp_state *mp_open(void *context, size_t memory_limit) {
 }
 
 void mp_close(mp_state *state) {
+  mp_plain_close(state->main);
   lua_close(state->main);
   mp_blocks_release(&state->memory.blocks);
   free(state);
@@ -112,7 +113,7 @@ static int call_body(lua_State *L) {
   luaL_checkstack(L, start->count + 1, "too many arguments");
   lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
   for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
-  lua_call(L, start->count, LUA_MULTRET);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   return lua_gettop(L);
 }
 

@@ -28,7 +28,9 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
     unsafe description = unsafe mp_function(
       name: UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self),
       signature: UnsafeRawPointer(signature.utf8Start).assumingMemoryBound(to: CChar.self),
-      takes_functions: signature.description.utf8.contains(UInt8(ascii: "f")), waits: waits, body: body)
+      takes_functions: signature.description.utf8.contains(UInt8(ascii: "f")),
+      takes_plain: signature.description.utf8.contains { $0 == UInt8(ascii: "p") || $0 == UInt8(ascii: "r") },
+      waits: waits, body: body)
   }
 }
 

@@ -31,6 +31,8 @@ enum {
   MP_STACK = 7,      // a value left on the Lua stack at `index`: its type is in `integer`
   MP_LIST = 8,       // result only: `base` points to `integer` mp_values, pushed as a sequence
   MP_GIVEN = 9,      // as MP_REFERENCE, and the bridge gives the reference back once the value is pushed
+  MP_PLAIN = 10,     // a packed plain value: `base` and `integer` bytes; as an argument valid until the function returns or calls Lua
+  MP_PLAIN_LIST = 11,  // a packed list of plain values; as a result all of them, in order, and only as the last result
 };
 
 // One plain value on its way between Swift and Lua.
@@ -43,6 +45,10 @@ typedef struct mp_value {
 } mp_value;
 
 // MARK: Functions offered to scripts
+
+// Bounds of packed plain data. Bytes of one value or list: a quarter of what may wait in a mailbox. Tables in tables: more than data
+// that people write has, and little on the C stack. Values of one list: as many as a Lua stack takes beside what else is on it.
+enum { MP_PLAIN_BYTES_MAX = 16 << 20, MP_PLAIN_DEPTH_MAX = 100, MP_PLAIN_VALUES_MAX = 10000 };
 
 // The most declared arguments of one function, and the most results: the longest signature in use has 16.
 enum { MP_ARGUMENTS_MAX = 20, MP_RESULTS_MAX = 4 };
@@ -72,12 +78,14 @@ typedef struct mp_call {
 //
 // `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
 // (arrives as a reference that the receiver owns), d destination (a connection or its id), a anything (strings, numbers and booleans arrive as such, the rest as
-// MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
-// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them).
+// MP_STACK), p plain data (strings, numbers and booleans arrive as such, tables as MP_PLAIN); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
+// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them), 'p' for
+// plain data, all of which arrives as one MP_PLAIN_LIST, or 'r' for the same where the arguments are some function's results.
 typedef struct mp_function {
   const char *name;       // "connection:send" becomes a method, any other name a field of the native table
   const char *signature;
   bool takes_functions;   // the signature has an 'f'
+  bool takes_plain;       // the signature has a 'p' or an 'r'
   bool waits;             // may suspend; calling it where a coroutine cannot yield raises before Swift is asked
   void (*body)(void *context, mp_call *call);
 } mp_function;
@@ -99,6 +107,16 @@ typedef struct mp_memory {
   mp_blocks blocks;
 } mp_memory;
 
+// The buffer that plain data is packed into, and the tables that were met on the way.
+typedef struct mp_plain {
+  char *base;
+  size_t count;     // bytes
+  size_t capacity;  // bytes
+  const void **seen;     // a hash set, at most half full
+  size_t seen_count;     // tables
+  size_t seen_capacity;  // places, a power of two
+} mp_plain;
+
 // One lua_State with what the bridge keeps beside it; the bridge finds it from any thread of the state by lua_getextraspace.
 typedef struct mp_state {
   lua_State *main;
@@ -110,6 +128,7 @@ typedef struct mp_state {
   uint64_t budget_deadline;  // thread CPU time in ns after which the budget hook raises; 0 = no budget
   bool budget_spent;         // the budget hook has raised
   int32_t unyieldable;       // coroutines that run at this moment and were resumed from where nothing can wait
+  mp_plain plain;            // where plain data is packed
   mp_call wake;              // what the coroutine being resumed by mp_resume_waiting gets
 } mp_state;
 
