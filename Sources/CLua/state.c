@@ -60,6 +60,7 @@ static int open_body(lua_State *L) {
   luaL_openlibs(L);
   keep_messages(L);
   mp_install_connections(L, state);
+  mp_install_dictionaries(L, state);
   mp_install_coroutines(L);
   lua_newtable(L);
   state->natives = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -93,6 +94,7 @@ mp_state *mp_open(void *context, size_t memory_limit) {
 void mp_close(mp_state *state) {
   mp_plain_close(state->main);
   lua_close(state->main);
+  free(state->room);
   free(state);
 }
 
