@@ -1,5 +1,6 @@
 // The trampoline: from a script's call to a Swift function and back.
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -89,6 +90,10 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
       break;
     case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once nothing else can raise
     case 'p': read_plain(L, index, value); break;
+    case 'h':
+      value->kind = MP_DICTIONARY;
+      value->integer = (int64_t)(intptr_t)mp_check_dictionary(L, index);
+      break;
     default: read_any(L, index, value); break;
   }
 }
@@ -184,6 +189,20 @@ const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count) {
   return lua_type(call->thread, index) == LUA_TSTRING ? lua_tolstring(call->thread, index, count) : NULL;
 }
 
+// More than this is given back before the next use.
+enum { ROOM_KEPT_BYTES = 1 << 20 };
+
+void *mp_call_room(const mp_call *call, size_t count) {
+  mp_state *state = mp_state_of(call->thread);
+  if (count > state->room_bytes || state->room_bytes > ROOM_KEPT_BYTES) {
+    free(state->room);
+    state->room_bytes = count < 4096 ? 4096 : count;
+    state->room = malloc(state->room_bytes);
+    if (state->room == NULL) state->room_bytes = 0;
+  }
+  return state->room;
+}
+
 const char *mp_call_encoded(const mp_call *call, size_t *count) {
   return call->encoded == 0 ? NULL : lua_tolstring(call->thread, call->encoded, count);
 }
@@ -201,6 +220,7 @@ void mp_push(lua_State *L, const mp_value *value) {
       break;
     case MP_STACK: lua_pushvalue(L, value->index); break;
     case MP_PLAIN: mp_unpack(L, value->base, (size_t)value->integer); break;
+    case MP_DICTIONARY: mp_push_dictionary(L, value); break;
     case MP_PLAIN_LIST: mp_unpack_list(L, value->base, (size_t)value->integer); break;
     case MP_LIST: {
       const mp_value *items = (const mp_value *)value->base;
@@ -297,15 +317,16 @@ typedef struct registration {
 
 static int register_body(lua_State *L) {
   const registration *r = lua_touserdata(L, 1);
-  static const char method[] = "connection:";
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->natives);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->methods);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->dictionary_methods);
   for (int32_t i = 0; i < r->count; i++) {
     const mp_function *function = &r->functions[i];
-    bool is_method = strncmp(function->name, method, sizeof method - 1) == 0;
+    const char *colon = strchr(function->name, ':');
+    int table = colon == NULL ? 2 : strncmp(function->name, "shared:", 7) == 0 ? 4 : 3;
     lua_pushlightuserdata(L, (void *)function);
     lua_pushcclosure(L, trampoline, 1);
-    lua_setfield(L, is_method ? 3 : 2, function->name + (is_method ? sizeof method - 1 : 0));
+    lua_setfield(L, table, colon == NULL ? function->name : colon + 1);
   }
   return 0;
 }

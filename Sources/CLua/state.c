@@ -61,6 +61,7 @@ static int open_body(lua_State *L) {
   luaL_openlibs(L);
   keep_messages(L);
   mp_install_connections(L, state);
+  mp_install_dictionaries(L, state);
   mp_install_coroutines(L);
   lua_newtable(L);
   state->natives = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -96,6 +97,7 @@ void mp_close(mp_state *state) {
   mp_plain_close(state->main);
   lua_close(state->main);
   mp_blocks_release(&state->memory.blocks);
+  free(state->room);
   free(state);
 }
 

@@ -343,6 +343,34 @@ end
 local log = {}
 for _, level in ipairs { "debug", "info", "warn", "error" } do log[level] = log_function(level) end
 
+local shared_options = { max_memory = "count" }
+local dictionaries = {}
+
+-- The dictionary of a name: one object for all that ask in this state.
+local function shared(generation, name, options)
+  local known = dictionaries[name]
+  if known and options == nil then return known end
+  if type(name) ~= "string" then
+    error("bad argument #1 to 'shared' (string expected, got " .. (name == nil and "no value" or type(name)) .. ")", 2)
+  end
+  if #name == 0 or #name > 255 then error("moonport.shared: a name has 1 to 255 bytes", 2) end
+  local max_memory
+  if options ~= nil then
+    if type(options) ~= "table" then
+      error("bad argument #2 to 'shared' (table expected, got " .. type(options) .. ")", 2)
+    end
+    check_options("moonport.shared", options, shared_options, 2)
+    max_memory = options.max_memory
+    if max_memory and max_memory < 4096 then
+      error(("moonport.shared: option 'max_memory' must be at least 4096 bytes, not %d"):format(max_memory), 2)
+    end
+  end
+  local made, problem = native.shared(name, max_memory, generation.loading)
+  if not made then return nil, problem end
+  dictionaries[name] = known or made
+  return dictionaries[name]
+end
+
 local function make_moonport(generation)
   return {
     listen = function(options) listen(generation, options) end,
@@ -351,6 +379,7 @@ local function make_moonport(generation)
     write = native.write,
     close = native.close,
     count = native.count,
+    shared = function(name, options) return shared(generation, name, options) end,
     sleep = native.sleep,
     after = function(...) return timer("after", false, ...) end,
     every = function(...) return timer("every", true, ...) end,

@@ -92,6 +92,7 @@ extension Worker {
     for number in snapshots.keys where number < (old?.number ?? 0) { snapshots[number] = nil }
     counters.olderTasks.set(tasks.count(olderThan: new.number))
     enterListeners(new, transaction)
+    enterDictionaryCaps(new)
     transaction.hasSwitched()
     if let old {
       keepConnections(new, transaction)
