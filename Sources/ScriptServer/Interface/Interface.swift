@@ -8,7 +8,7 @@ enum Interface {
   /// One for the whole program: every state shares the descriptions.
   static let library = HostLibrary(
     connectionFunctions + receiveFunctions + roomFunctions + serverFunctions + loadingFunctions + timerFunctions
-      + logFunctions)
+      + taskFunctions + logFunctions)
 }
 
 /// What went wrong between the server and the system or the script.
