@@ -71,6 +71,25 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
   }
 }
 
+// Reads the arguments from `index` on, which are one or more.
+RAISES static void read_variadic(lua_State *L, char letter, int index, mp_call *call) {
+  mp_value *value = &call->arguments[index - 1];
+  call->variadic_first = index;
+  if (call->argument_count == index && lua_type(L, index) == LUA_TSTRING) {
+    // One string is what nearly every message is.
+    size_t count = 0;
+    value->kind = MP_BYTES;
+    value->base = lua_tolstring(L, index, &count);
+    value->integer = (int64_t)count;
+    return;
+  }
+  luaL_checkany(L, index);
+  for (int i = index; i <= call->argument_count; i++) {
+    if (letter == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
+  }
+  read_any(L, index, value);
+}
+
 RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_call *call) {
   const char *s = function->signature;
   int index = 1;
@@ -78,12 +97,7 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
   for (; *s != '\0'; s++, index++) {
     mp_value *value = &call->arguments[index - 1];
     if (s[1] == '*') {
-      call->variadic_first = index;
-      luaL_checkany(L, index);
-      for (int i = index; i <= call->argument_count; i++) {
-        if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
-      }
-      read_any(L, index, value);
+      read_variadic(L, *s, index, call);
       break;
     }
     bool optional = s[1] == '?';

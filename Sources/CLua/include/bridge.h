@@ -15,6 +15,8 @@
 
 #include <lua5.4/lua.h>
 
+#include "blocks.h"
+
 // MARK: Values
 
 // What an `mp_value` holds.
@@ -94,6 +96,7 @@ typedef struct mp_memory {
   size_t limit;        // an allocation that would pass it is refused; 0 = none
   uint64_t refused;    // how often that happened
   int64_t fail_after;  // for tests: the allocation that many requests from now fails, and all behind it; < 0 = off
+  mp_blocks blocks;
 } mp_memory;
 
 // One lua_State with what the bridge keeps beside it; the bridge finds it from any thread of the state by lua_getextraspace.
