@@ -236,11 +236,24 @@ void mp_push(lua_State *L, const mp_value *value) {
   }
 }
 
+// As luaL_where for the line of the script: functions of the prelude between it and us are passed over.
+RAISES static void push_where(lua_State *L) {
+  lua_Debug frame;
+  for (int level = 1; lua_getstack(L, level, &frame); level++) {
+    lua_getinfo(L, "Sl", &frame);
+    if (strcmp(frame.source, "=moonport") == 0) continue;
+    if (frame.currentline <= 0) break;
+    lua_pushfstring(L, "%s:%d: ", frame.short_src, frame.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
 // Does what Swift decided. Runs after the Swift frame has returned, so that it may raise.
 RAISES static int finish(lua_State *L, const mp_call *call) {
   if (call->outcome == MP_WAIT) return mp_wait(L);
   if (call->outcome == MP_RAISE) {
-    luaL_where(L, 1);
+    push_where(L);
     mp_push(L, &call->results[0]);
     lua_concat(L, 2);
     return lua_error(L);
@@ -280,8 +293,11 @@ static int trampoline(lua_State *L) {
   call.argument_count = lua_gettop(L);
   read_arguments(L, function, &call);
   if (function->waits && (!lua_isyieldable(L) || mp_state_of(L)->unyieldable > 0)) {
-    return luaL_error(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
-                         "(such as a table.sort comparison)", function->name);
+    push_where(L);
+    lua_pushfstring(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
+                       "(such as a table.sort comparison)", function->name);
+    lua_concat(L, 2);
+    return lua_error(L);
   }
   if (function->takes_functions) make_references(L, function, &call);
   function->body(mp_state_of(L)->context, &call);
