@@ -1,5 +1,6 @@
 // The trampoline: from a script's call to a Swift function and back.
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -89,8 +90,31 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
       break;
     case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once nothing else can raise
     case 'p': read_plain(L, index, value); break;
+    case 'h':
+      value->kind = MP_DICTIONARY;
+      value->integer = (int64_t)(intptr_t)mp_check_dictionary(L, index);
+      break;
     default: read_any(L, index, value); break;
   }
+}
+
+// Reads the arguments from `index` on, which are one or more.
+RAISES static void read_variadic(lua_State *L, char letter, int index, mp_call *call) {
+  mp_value *value = &call->arguments[index - 1];
+  call->variadic_first = index;
+  if (call->argument_count == index && lua_type(L, index) == LUA_TSTRING) {
+    // One string is what nearly every message is.
+    size_t count = 0;
+    value->kind = MP_BYTES;
+    value->base = lua_tolstring(L, index, &count);
+    value->integer = (int64_t)count;
+    return;
+  }
+  luaL_checkany(L, index);
+  for (int i = index; i <= call->argument_count; i++) {
+    if (letter == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
+  }
+  read_any(L, index, value);
 }
 
 RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_call *call) {
@@ -101,18 +125,14 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
   for (; *s != '\0'; s++, index++) {
     mp_value *value = &call->arguments[index - 1];
     if (s[1] == '*') {
-      call->variadic_first = index;
       if (*s == 'p' || *s == 'r') {
         int count = call->argument_count - index + 1;
+        call->variadic_first = index;
         read_plain_list(L, *s, index, count > 0 ? count : 0, value);
         index++;
-        break;
+      } else {
+        read_variadic(L, *s, index, call);
       }
-      luaL_checkany(L, index);
-      for (int i = index; i <= call->argument_count; i++) {
-        if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
-      }
-      read_any(L, index, value);
       break;
     }
     bool optional = s[1] == '?';
@@ -169,6 +189,20 @@ const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count) {
   return lua_type(call->thread, index) == LUA_TSTRING ? lua_tolstring(call->thread, index, count) : NULL;
 }
 
+// More than this is given back before the next use.
+enum { ROOM_KEPT_BYTES = 1 << 20 };
+
+void *mp_call_room(const mp_call *call, size_t count) {
+  mp_state *state = mp_state_of(call->thread);
+  if (count > state->room_bytes || state->room_bytes > ROOM_KEPT_BYTES) {
+    free(state->room);
+    state->room_bytes = count < 4096 ? 4096 : count;
+    state->room = malloc(state->room_bytes);
+    if (state->room == NULL) state->room_bytes = 0;
+  }
+  return state->room;
+}
+
 const char *mp_call_encoded(const mp_call *call, size_t *count) {
   return call->encoded == 0 ? NULL : lua_tolstring(call->thread, call->encoded, count);
 }
@@ -186,6 +220,7 @@ void mp_push(lua_State *L, const mp_value *value) {
       break;
     case MP_STACK: lua_pushvalue(L, value->index); break;
     case MP_PLAIN: mp_unpack(L, value->base, (size_t)value->integer); break;
+    case MP_DICTIONARY: mp_push_dictionary(L, value); break;
     case MP_PLAIN_LIST: mp_unpack_list(L, value->base, (size_t)value->integer); break;
     case MP_LIST: {
       const mp_value *items = (const mp_value *)value->base;
@@ -201,11 +236,24 @@ void mp_push(lua_State *L, const mp_value *value) {
   }
 }
 
+// As luaL_where for the line of the script: functions of the prelude between it and us are passed over.
+RAISES static void push_where(lua_State *L) {
+  lua_Debug frame;
+  for (int level = 1; lua_getstack(L, level, &frame); level++) {
+    lua_getinfo(L, "Sl", &frame);
+    if (strcmp(frame.source, "=moonport") == 0) continue;
+    if (frame.currentline <= 0) break;
+    lua_pushfstring(L, "%s:%d: ", frame.short_src, frame.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
 // Does what Swift decided. Runs after the Swift frame has returned, so that it may raise.
 RAISES static int finish(lua_State *L, const mp_call *call) {
   if (call->outcome == MP_WAIT) return mp_wait(L);
   if (call->outcome == MP_RAISE) {
-    luaL_where(L, 1);
+    push_where(L);
     mp_push(L, &call->results[0]);
     lua_concat(L, 2);
     return lua_error(L);
@@ -245,8 +293,11 @@ static int trampoline(lua_State *L) {
   call.argument_count = lua_gettop(L);
   read_arguments(L, function, &call);
   if (function->waits && (!lua_isyieldable(L) || mp_state_of(L)->unyieldable > 0)) {
-    return luaL_error(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
-                         "(such as a table.sort comparison)", function->name);
+    push_where(L);
+    lua_pushfstring(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
+                       "(such as a table.sort comparison)", function->name);
+    lua_concat(L, 2);
+    return lua_error(L);
   }
   if (function->takes_functions) make_references(L, function, &call);
   function->body(mp_state_of(L)->context, &call);
@@ -282,15 +333,16 @@ typedef struct registration {
 
 static int register_body(lua_State *L) {
   const registration *r = lua_touserdata(L, 1);
-  static const char method[] = "connection:";
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->natives);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->methods);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->dictionary_methods);
   for (int32_t i = 0; i < r->count; i++) {
     const mp_function *function = &r->functions[i];
-    bool is_method = strncmp(function->name, method, sizeof method - 1) == 0;
+    const char *colon = strchr(function->name, ':');
+    int table = colon == NULL ? 2 : strncmp(function->name, "shared:", 7) == 0 ? 4 : 3;
     lua_pushlightuserdata(L, (void *)function);
     lua_pushcclosure(L, trampoline, 1);
-    lua_setfield(L, is_method ? 3 : 2, function->name + (is_method ? sizeof method - 1 : 0));
+    lua_setfield(L, table, colon == NULL ? function->name : colon + 1);
   }
   return 0;
 }

@@ -38,6 +38,13 @@ RAISES void mp_unpack_list(lua_State *L, const char *base, size_t count);
 RAISES int64_t mp_check_connection(lua_State *L, int index);
 // Its id, or 0 when the value is no connection object. Never raises.
 int64_t mp_test_connection(lua_State *L, int index);
+// The address behind the shared dictionary at `index`, or an argument error.
+RAISES void *mp_check_dictionary(lua_State *L, int index);
+// Pushes a new object for the shared dictionary of an MP_DICTIONARY.
+RAISES void mp_push_dictionary(lua_State *L, const mp_value *value);
+// Makes the metatable and the method table of shared dictionaries.
+RAISES void mp_install_dictionaries(lua_State *L, mp_state *state);
+
 // Makes the metatable and the method table of connection objects.
 RAISES void mp_install_connections(lua_State *L, mp_state *state);
 

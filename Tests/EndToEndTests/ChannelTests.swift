@@ -138,7 +138,7 @@ import Testing
       ":12: bad argument #1 to 'subscribe' (string expected, got nil)",
       ":13: bad argument #2 to 'subscribe' (function expected, got nil)",
       ":14: bad argument #2 to 'subscribe' (function expected, got table)",
-      ":15: bad argument #1 to 'cancel' (subscription expected, got nil)",
+      ":15: bad argument #1 to 'cancel' (subscription expected, got no value)",
     ]
     for (index, text) in expected.enumerated() {
       let answer = try client.ask("\(index + 1)")

@@ -11,6 +11,7 @@ final class ServerContext: @unchecked Sendable {
   let log: Logger
   let rooms = RoomDirectory()
   let channels = ChannelDirectory()
+  let dictionaries = SharedDirectory()
   /// True for the state in which a script is only tried: it reaches nobody and prints nothing.
   let isScratch: Bool
   /// How many workers there are, or will be.
