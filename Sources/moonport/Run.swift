@@ -35,6 +35,12 @@ struct Run: ParsableCommand {
   @Option(help: ArgumentHelp("Worker threads, 1 to 256. (default: one per core)", valueName: "number"))
   var workers: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "Background threads for moonport.offload, 1 to 256, started when needed. (default: one per core)",
+      valueName: "number"))
+  var offloadThreads: Int?
+
   @Flag(help: "Reload when a file of the script changes. (default: off)")
   var watch = false
 
@@ -67,6 +73,9 @@ struct Run: ParsableCommand {
     if let workers, !(1...Self.workersMax).contains(workers) {
       throw ValidationError("--workers takes 1 to \(Self.workersMax), not \(workers)")
     }
+    if let offloadThreads, !(1...Self.workersMax).contains(offloadThreads) {
+      throw ValidationError("--offload-threads takes 1 to \(Self.workersMax), not \(offloadThreads)")
+    }
     guard reloadGrace >= 0, reloadGrace <= Self.reloadGraceSecondsMax else {
       throw ValidationError(
         "--reload-grace takes seconds from 0 to \(Int(Self.reloadGraceSecondsMax)), not \(reloadGrace)")
@@ -86,6 +95,7 @@ struct Run: ParsableCommand {
     configuration.scriptPath = script
     configuration.listenOverride = listen
     configuration.workers = workers ?? min(CoreCount.usable, Self.workersMax)
+    configuration.offloadThreads = offloadThreads ?? min(CoreCount.usable, Self.workersMax)
     configuration.watch = watch
     configuration.console = console
     configuration.adminPath = admin

@@ -8,6 +8,8 @@ package struct Configuration: Sendable {
   package var listenOverride: String?
   /// Worker threads, 1 to `ConnectionID.workersMax`.
   package var workers = 1
+  /// Background threads for offloaded functions, at least 1.
+  package var offloadThreads = 1
   /// Reload when a file of the script changes.
   package var watch = false
   /// Hand lines of standard input to `on_console`.

@@ -66,6 +66,7 @@ extension Worker {
         unsafe markReady(connection)
       }
     }
+    if case .answer(.offload(let job)) = tasks[token].wait { server.offload?.abandon(job) }
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
     tasks[token].wait = .nothing

@@ -14,6 +14,8 @@ struct WaitTicket: Sendable {
 enum AnswerSource {
   /// Another thread, which may answer late: nothing is undone.
   case elsewhere
+  /// A background thread, which need not begin any more.
+  case offload(OffloadJob)
 }
 
 /// What a call returns or raises that has waited for an answer.
@@ -27,6 +29,8 @@ enum WaitAnswer: Sendable {
   case object(LuaReference)
   /// A value kept in the worker's Lua state for this answer alone, which gives it back.
   case given(LuaReference)
+  /// Any number of results, from another state.
+  case plain(PlainData)
   /// `nil` and a stable reason.
   case fails(StaticString)
   /// `nil` and a message.
@@ -119,6 +123,7 @@ extension Worker {
     case .raises(var message): message.withUTF8 { unsafe resume(token, raising: .bytes(UnsafeRawBufferPointer($0))) }
     case .integers(let first, let second): unsafe resume(token, .integer(first), .integer(second))
     case .texts(let texts): unsafe resume(token, textList(texts))
+    case .plain(let data): unsafe data.withValue { unsafe resume(token, $0) }
     case .object(let reference): unsafe resume(token, .reference(reference))
     case .given(let reference): unsafe resume(token, .given(reference))
     }
