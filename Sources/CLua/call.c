@@ -331,6 +331,14 @@ typedef struct registration {
   int32_t count;
 } registration;
 
+// Moves `name` behind `prefix`, if it begins with that.
+static bool skip_prefix(const char **name, const char *prefix) {
+  size_t count = strlen(prefix);
+  if (strncmp(*name, prefix, count) != 0) return false;
+  *name += count;
+  return true;
+}
+
 static int register_body(lua_State *L) {
   const registration *r = lua_touserdata(L, 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->natives);
@@ -338,11 +346,13 @@ static int register_body(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->dictionary_methods);
   for (int32_t i = 0; i < r->count; i++) {
     const mp_function *function = &r->functions[i];
-    const char *colon = strchr(function->name, ':');
-    int table = colon == NULL ? 2 : strncmp(function->name, "shared:", 7) == 0 ? 4 : 3;
+    const char *name = function->name;
+    int table = 2;
+    if (skip_prefix(&name, "connection:")) table = 3;
+    if (skip_prefix(&name, "shared:")) table = 4;
     lua_pushlightuserdata(L, (void *)function);
     lua_pushcclosure(L, trampoline, 1);
-    lua_setfield(L, table, colon == NULL ? function->name : colon + 1);
+    lua_setfield(L, table, name);
   }
   return 0;
 }
