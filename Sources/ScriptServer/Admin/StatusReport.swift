@@ -44,6 +44,11 @@ package enum StatusReport {
     var text = line("connections", "\(FigureText.count(Int64(status.connections))) open")
     text += line("messages", "\(FigureText.count(status.messagesIn)) in, \(FigureText.count(status.messagesOut)) out")
     text += line("bytes", "\(FigureText.size(status.bytesIn)) in, \(FigureText.size(status.bytesOut)) out")
+    text += line(
+      "channels",
+      "\(FigureText.count(status.published)) published, \(FigureText.count(status.delivered)) delivered, "
+        + "\(FigureText.count(Int64(status.subscriptions))) subscribed")
+    text += line("dropped", FigureText.count(status.dropped))
     text += line("Lua memory", FigureText.size(status.memoryBytes))
     text += line("errors", FigureText.count(status.errors))
     let reasons = status.refused.filter { $0.value > 0 }.sorted { $0.key < $1.key }
@@ -143,6 +148,10 @@ package enum StatusReport {
     for dictionary in status.dictionaries { append(dictionary, to: &json) }
     json.endArray()
     json.member("memory", status.memoryBytes)
+    json.member("published", status.published)
+    json.member("delivered", status.delivered)
+    json.member("subscriptions", status.subscriptions)
+    json.member("dropped", status.dropped)
     json.member("pid", status.processID)
     json.member("script", status.scriptPath)
     json.member("hash", status.contentHash)
@@ -167,6 +176,10 @@ package enum StatusReport {
     json.member("messages_out", worker.messagesOut)
     json.member("memory", worker.memoryBytes)
     json.member("handlers_on_older_generations", worker.handlersOnOlderGenerations)
+    json.member("published", worker.published)
+    json.member("delivered", worker.delivered)
+    json.member("subscriptions", worker.subscriptions)
+    json.member("dropped", worker.dropped)
     json.member("turns", worker.turns)
     json.member("busy", milliseconds(worker.busySeconds))
     json.member("longest_turn", worker.longestTurnSeconds)

@@ -16,6 +16,7 @@ enum Interface {
     loadingFunctions,
     timerFunctions,
     taskFunctions,
+    channelFunctions,
     logFunctions,
     sharedFunctions,
   ]

@@ -295,6 +295,34 @@ local function timer(where, repeats, seconds, f, ...)
   return object
 end
 
+-- Channels ------------------------------------------------------------------------------------------------------------
+
+local subscription_methods = {}
+subscription_methods.__index = subscription_methods
+subscription_methods.__name = "subscription"
+
+function subscription_methods:cancel()
+  if type(self) ~= "table" or getmetatable(self) ~= subscription_methods then
+    error("bad argument #1 to 'cancel' (subscription expected, got " .. (self == nil and "no value" or type(self)) .. ")", 2)
+  end
+  return native.cancel_subscription(self.number)
+end
+
+local function subscribe(generation, channel, f)
+  if type(channel) ~= "string" then
+    error("bad argument #1 to 'subscribe' (string expected, got " .. type(channel) .. ")", 2)
+  end
+  if type(f) ~= "function" then
+    error("bad argument #2 to 'subscribe' (function expected, got " .. type(f) .. ")", 2)
+  end
+  -- Made first: once it is subscribed, nothing may fail any more.
+  local object = setmetatable({ number = 0 }, subscription_methods)
+  local number, problem = native.subscribe(generation.number, channel, f)
+  if not number then return nil, problem end
+  object.number = number
+  return object
+end
+
 -- Tasks ---------------------------------------------------------------------------------------------------------------
 
 -- What a task left is kept in its object: `results`, or `problem` with its `traceback`. So it lives as long as the object does.
@@ -471,6 +499,8 @@ local function make_moonport(generation)
     sleep = native.sleep,
     after = function(...) return timer("after", false, ...) end,
     every = function(...) return timer("every", true, ...) end,
+    publish = native.publish,
+    subscribe = function(channel, f) return subscribe(generation, channel, f) end,
     spawn = spawn,
     log = log,
     worker = { id = native.worker_id(), count = native.worker_count() },

@@ -179,6 +179,10 @@ extension ControlThread {
     status.messagesOut = Int64(worker.counters.messagesOut.current)
     status.memoryBytes = Int64(worker.counters.luaBytes.current)
     status.handlersOnOlderGenerations = worker.counters.olderTasks.current
+    status.published = Int64(worker.counters.published.current)
+    status.delivered = Int64(worker.counters.delivered.current)
+    status.subscriptions = worker.counters.subscriptions.current
+    status.dropped = Int64(worker.counters.dropped.current)
     status.turns = Int64(worker.counters.turns.current)
     status.busySeconds = Double(worker.counters.busyNanoseconds.current) / 1e9
     status.longestTurnSeconds = Double(worker.counters.longestTurnNanoseconds.current) / 1e9

@@ -29,6 +29,7 @@ extension Worker {
       _ = unsafe framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)
     case .close(let id, let reason):
       if let connection = unsafe table.find(id.key) { unsafe close(connection, .script(reason)) }
+    case .published(let message): deliver(message)
     case .answer(let ticket, let answer): due.append(.answer(ticket, answer))
     case .console(let line): console(line)
     case .connections(let query): query.answer(answer(query))
@@ -40,8 +41,9 @@ extension Worker {
     }
   }
 
-  /// Delivers broadcasts and messages for single connections that wait in the mailbox; everything else stays for later.
-  func deliverWaiting() {
+  /// Delivers broadcasts and messages for single connections that wait in the mailbox, and to subscribers if so told;
+  /// everything else stays for later.
+  func deliverWaiting(toSubscribers: Bool) {
     mailbox.drain(into: &inbox)
     let messages = inbox[inboxNext...]
     inbox = []
@@ -49,6 +51,9 @@ extension Worker {
     for message in messages {
       switch message {
       case .broadcast, .send, .close:
+        handle(message)
+        settle()
+      case .published where toSubscribers:
         handle(message)
         settle()
       default: inbox.append(message)
@@ -63,7 +68,7 @@ extension Worker {
     case .connections(let query): query.answer([])
     case .prepare(let transaction): transaction.loaded("the server is ending")
     case .commit(let transaction): transaction.giveUp("the server is ending")
-    case .broadcast, .send, .close, .answer, .console, .discard, .endOlder, .stop: break
+    case .broadcast, .send, .close, .published, .answer, .console, .discard, .endOlder, .stop: break
     }
   }
 

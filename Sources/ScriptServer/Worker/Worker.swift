@@ -30,6 +30,8 @@ final class Worker: @unchecked Sendable {
   var codecs = CodecTable()
   var tasks = TaskTable()
   var timers = TimerTable()
+  var subscriptions: Subscriptions
+  var standstill = Standstill()
   var spawned = SpawnTable()
   var deadlines = Deadlines()
   /// Handlers and limits by the server's index of listeners, as the current generation has them.
@@ -67,6 +69,7 @@ final class Worker: @unchecked Sendable {
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
     rooms = Rooms(directory: server.rooms)
+    subscriptions = Subscriptions(directory: server.channels, worker: index)
     (lua, prelude) = try Self.openState()
     unsafe pool = .allocate(capacity: 1)
     unsafe pool.initialize(to: BufferPool())
