@@ -98,6 +98,25 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
   }
 }
 
+// Reads the arguments from `index` on, which are one or more.
+RAISES static void read_variadic(lua_State *L, char letter, int index, mp_call *call) {
+  mp_value *value = &call->arguments[index - 1];
+  call->variadic_first = index;
+  if (call->argument_count == index && lua_type(L, index) == LUA_TSTRING) {
+    // One string is what nearly every message is.
+    size_t count = 0;
+    value->kind = MP_BYTES;
+    value->base = lua_tolstring(L, index, &count);
+    value->integer = (int64_t)count;
+    return;
+  }
+  luaL_checkany(L, index);
+  for (int i = index; i <= call->argument_count; i++) {
+    if (letter == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
+  }
+  read_any(L, index, value);
+}
+
 RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_call *call) {
   const char *s = function->signature;
   int index = 1;
@@ -106,18 +125,14 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
   for (; *s != '\0'; s++, index++) {
     mp_value *value = &call->arguments[index - 1];
     if (s[1] == '*') {
-      call->variadic_first = index;
       if (*s == 'p' || *s == 'r') {
         int count = call->argument_count - index + 1;
+        call->variadic_first = index;
         read_plain_list(L, *s, index, count > 0 ? count : 0, value);
         index++;
-        break;
+      } else {
+        read_variadic(L, *s, index, call);
       }
-      luaL_checkany(L, index);
-      for (int i = index; i <= call->argument_count; i++) {
-        if (*s == 's' || lua_type(L, i) == LUA_TNUMBER) luaL_checklstring(L, i, NULL);
-      }
-      read_any(L, index, value);
       break;
     }
     bool optional = s[1] == '?';
@@ -221,11 +236,24 @@ void mp_push(lua_State *L, const mp_value *value) {
   }
 }
 
+// As luaL_where for the line of the script: functions of the prelude between it and us are passed over.
+RAISES static void push_where(lua_State *L) {
+  lua_Debug frame;
+  for (int level = 1; lua_getstack(L, level, &frame); level++) {
+    lua_getinfo(L, "Sl", &frame);
+    if (strcmp(frame.source, "=moonport") == 0) continue;
+    if (frame.currentline <= 0) break;
+    lua_pushfstring(L, "%s:%d: ", frame.short_src, frame.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
 // Does what Swift decided. Runs after the Swift frame has returned, so that it may raise.
 RAISES static int finish(lua_State *L, const mp_call *call) {
   if (call->outcome == MP_WAIT) return mp_wait(L);
   if (call->outcome == MP_RAISE) {
-    luaL_where(L, 1);
+    push_where(L);
     mp_push(L, &call->results[0]);
     lua_concat(L, 2);
     return lua_error(L);
@@ -265,8 +293,11 @@ static int trampoline(lua_State *L) {
   call.argument_count = lua_gettop(L);
   read_arguments(L, function, &call);
   if (function->waits && (!lua_isyieldable(L) || mp_state_of(L)->unyieldable > 0)) {
-    return luaL_error(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
-                         "(such as a table.sort comparison)", function->name);
+    push_where(L);
+    lua_pushfstring(L, "%s cannot wait here: a script cannot wait while it loads, nor inside a function that C calls "
+                       "(such as a table.sort comparison)", function->name);
+    lua_concat(L, 2);
+    return lua_error(L);
   }
   if (function->takes_functions) make_references(L, function, &call);
   function->body(mp_state_of(L)->context, &call);

@@ -12,7 +12,7 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
   size_t held = block == NULL ? 0 : old_size;  // for a new block old_size is a type code
   if (new_size == 0) {
     memory->used -= held;
-    free(block);
+    mp_block_free(&memory->blocks, block, held);
     return NULL;
   }
   if (new_size > held) {
@@ -26,7 +26,8 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
       return NULL;
     }
   }
-  void *result = realloc(block, new_size);
+  void *result = block == NULL ? mp_block_new(&memory->blocks, new_size)
+                               : mp_block_resize(&memory->blocks, block, held, new_size);
   if (result == NULL) {
     memory->refused++;
     return NULL;
@@ -76,6 +77,7 @@ mp_state *mp_open(void *context, size_t memory_limit) {
   state->methods = state->natives = state->metatable = LUA_NOREF;
   lua_State *L = lua_newstate(allocate, &state->memory);
   if (L == NULL) {
+    mp_blocks_release(&state->memory.blocks);
     free(state);
     return NULL;
   }
@@ -94,6 +96,7 @@ mp_state *mp_open(void *context, size_t memory_limit) {
 void mp_close(mp_state *state) {
   mp_plain_close(state->main);
   lua_close(state->main);
+  mp_blocks_release(&state->memory.blocks);
   free(state->room);
   free(state);
 }
@@ -265,4 +268,7 @@ void mp_unreference(mp_state *state, int32_t reference) { luaL_unref(state->main
 
 bool mp_collect_step(mp_state *state, int32_t kilobytes) { return lua_gc(state->main, LUA_GCSTEP, kilobytes) != 0; }
 
-void mp_collect(mp_state *state) { lua_gc(state->main, LUA_GCCOLLECT); }
+void mp_collect(mp_state *state) {
+  lua_gc(state->main, LUA_GCCOLLECT);
+  mp_blocks_release(&state->memory.blocks);
+}

@@ -15,6 +15,8 @@
 
 #include <lua5.4/lua.h>
 
+#include "blocks.h"
+
 // MARK: Values
 
 // What an `mp_value` holds.
@@ -105,6 +107,7 @@ typedef struct mp_memory {
   size_t limit;        // an allocation that would pass it is refused; 0 = none
   uint64_t refused;    // how often that happened
   int64_t fail_after;  // for tests: the allocation that many requests from now fails, and all behind it; < 0 = off
+  mp_blocks blocks;
 } mp_memory;
 
 // The buffer that plain data is packed into, and the tables that were met on the way.

@@ -3,9 +3,11 @@
 local native, connection = ...
 
 local error, type, pairs, ipairs, select, tostring, load, rawset = error, type, pairs, ipairs, select, tostring, load, rawset
-local setmetatable, pcall, loadfile, math_type = setmetatable, pcall, loadfile, math.type
+local setmetatable, getmetatable, pcall, xpcall, loadfile = setmetatable, getmetatable, pcall, xpcall, loadfile
+local math_type = math.type
 local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
-local package, io_open, getinfo = package, io.open, debug.getinfo
+local package, io_open, getinfo, traceback = package, io.open, debug.getinfo, debug.traceback
+local running = coroutine.running
 
 local generations = {}
 
@@ -293,6 +295,92 @@ local function timer(where, repeats, seconds, f, ...)
   return object
 end
 
+-- Tasks ---------------------------------------------------------------------------------------------------------------
+
+-- What a task left is kept in its object: `results`, or `problem` with its `traceback`. So it lives as long as the object does.
+local task_methods = {}
+task_methods.__index = task_methods
+task_methods.__name = "task"
+
+-- Tracebacks of errors that are on their way out of tasks, by coroutine: the error itself stays as it was raised.
+local tracebacks = setmetatable({}, { __mode = "k" })
+
+-- The traceback ends where the script's own functions do.
+local function note_traceback(problem)
+  local text = traceback(tostring(problem), 2)
+  local last = text:find("\n\t[C]: in function 'xpcall'\n\tmoonport:", 1, true)
+  tracebacks[running()] = last and text:sub(1, last - 1) or text
+  return problem
+end
+
+local function finish_task(task, succeeded, ...)
+  local ending = native.task_ending()
+  if succeeded and not ending then
+    task.results = pack(...)
+    return
+  end
+  local problem = ...
+  if not succeeded then
+    local thread = running()
+    local text = tracebacks[thread] or tostring(problem)
+    tracebacks[thread] = nil
+    if ending ~= "cancelled" then native.task_failed(text) end
+    if not ending then task.traceback = text end
+  end
+  if problem == nil then problem = "nil" end
+  task.problem = ending or problem
+end
+
+local function spawn(f, ...)
+  if type(f) ~= "function" then error(("bad argument #1 to 'spawn' (function expected, got %s)"):format(type(f)), 2) end
+  local arguments = select("#", ...) > 0 and pack(...)
+  local task = setmetatable({ number = 0 }, task_methods)
+  -- Runs the task; or is told how it ended, when it could not say so itself.
+  local number, problem = native.spawn(function(ending)
+    if ending then
+      task.problem = ending
+      return
+    end
+    local body, values = f, arguments
+    f, arguments = nil, nil
+    if not values then return finish_task(task, xpcall(body, note_traceback)) end
+    return finish_task(task, xpcall(body, note_traceback, unpack(values, 1, values.n)))
+  end)
+  if not number then return nil, problem end
+  task.number = number
+  return task
+end
+
+local function check_task(task, method)
+  if type(task) ~= "table" or getmetatable(task) ~= task_methods then
+    error(("bad argument #1 to '%s' (task expected, got %s)"):format(method, task == nil and "no value" or type(task)), 3)
+  end
+end
+
+function task_methods:wait(timeout)
+  check_task(self, "wait")
+  if timeout ~= nil and kinds.seconds(timeout) then
+    error(("bad argument #1 to 'wait' (a number of seconds, at least 0, expected, got %s)"):format(describe(timeout)), 2)
+  end
+  if not self.results and self.problem == nil then
+    local finished, reason = native["task:wait"](self.number, timeout)
+    if not finished then return nil, reason end
+  end
+  local results = self.results
+  if results then return unpack(results, 1, results.n) end
+  if self.traceback then return nil, self.problem, self.traceback end
+  return nil, self.problem
+end
+
+function task_methods:cancel()
+  check_task(self, "cancel")
+  local cancelled, never_ran = native.cancel_task(self.number)
+  if never_ran then self.problem = "cancelled" end
+  return cancelled
+end
+
+-- Broadcasts ----------------------------------------------------------------------------------------------------------
+
 local broadcast_options = { room = true, except = true }
 
 local function broadcast(message, options)
@@ -383,6 +471,7 @@ local function make_moonport(generation)
     sleep = native.sleep,
     after = function(...) return timer("after", false, ...) end,
     every = function(...) return timer("every", true, ...) end,
+    spawn = spawn,
     log = log,
     worker = { id = native.worker_id(), count = native.worker_count() },
     generation = generation.number,

@@ -45,6 +45,7 @@ extension Worker {
   private func discardCandidate() {
     guard let candidate else { return }
     self.candidate = nil
+    forgetSpawned("reloaded") { $0.codeGeneration == candidate.number }
     retire(candidate)
   }
 
@@ -101,6 +102,7 @@ extension Worker {
       retire(old)
     }
     callStart(new)
+    spawned.queueHeld()
   }
 
   /// Handlers, codecs and limits by the server's index of listeners.
