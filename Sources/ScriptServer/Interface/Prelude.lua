@@ -397,7 +397,8 @@ function task_methods:wait(timeout)
   local results = self.results
   if results then return unpack(results, 1, results.n) end
   if self.traceback then return nil, self.problem, self.traceback end
-  return nil, self.problem
+  -- A task that ran out of memory may not even have been able to say so.
+  return nil, self.problem == nil and "not enough memory" or self.problem
 end
 
 function task_methods:cancel()
