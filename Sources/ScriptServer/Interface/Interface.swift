@@ -7,7 +7,7 @@ import LuaRuntime
 enum Interface {
   /// One for the whole program: every state shares the descriptions.
   static let library = HostLibrary(
-    connectionFunctions + receiveFunctions + roomFunctions + serverFunctions + loadingFunctions + timerFunctions
+    connectionFunctions + receiveFunctions + roomFunctions + serverFunctions + outgoingFunctions + loadingFunctions + timerFunctions
       + logFunctions)
 }
 

@@ -73,6 +73,8 @@ struct SuspendedTask {
   var deadline = DeadlineKey.none
   /// Set once it is to end: every further wait raises.
   var isEnding = false
+  /// It waited for the end of a pipe when it was told so: the pipe goes on, and that the task ends is no error.
+  var endsInPipe = false
   /// Waits that raised since then.
   var refusedWaits = 0
 }

@@ -14,6 +14,10 @@ struct WaitTicket: Sendable {
 enum AnswerSource {
   /// Another thread, which may answer late: nothing is undone.
   case elsewhere
+  /// A connection that is being made, which is given up.
+  case connect(ConnectNumber)
+  /// The end of a pipe, which goes on by itself.
+  case pipe
 }
 
 /// What a call returns or raises that has waited for an answer.
@@ -27,6 +31,8 @@ enum WaitAnswer: Sendable {
   case given(LuaReference)
   /// `nil` and a stable reason.
   case fails(StaticString)
+  /// `nil`, a stable reason, and how far it had come.
+  case failsAfter(StaticString, Int64, Int64)
   /// `nil` and a message.
   case failsWith(String)
   /// An error at the script's line.
@@ -104,6 +110,8 @@ extension Worker {
     else { return drop(answer) }
     switch answer {
     case .fails(let reason): unsafe resume(token, .nil, .text(reason))
+    case .failsAfter(let reason, let first, let second):
+      unsafe resume(token, .nil, .text(reason), .integer(first), .integer(second))
     case .failsWith(var message): message.withUTF8 { unsafe resume(token, .nil, .bytes(UnsafeRawBufferPointer($0))) }
     case .raises(var message): message.withUTF8 { unsafe resume(token, raising: .bytes(UnsafeRawBufferPointer($0))) }
     case .integers(let first, let second): unsafe resume(token, .integer(first), .integer(second))
