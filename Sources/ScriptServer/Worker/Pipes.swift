@@ -57,6 +57,7 @@ struct PipeTable {
 
   mutating func remove(_ index: Int32) -> Pipe {
     free.append(index)
+    defer { pipes[Int(index)].ticket = nil }
     return pipes[Int(index)]
   }
 }

@@ -22,15 +22,15 @@ extension Worker {
     if unsafe first.pointee.receiver != .none || second.pointee.receiver != .none {
       return unsafe call.raises(.text("pipe: another coroutine receives from one of the connections"))
     }
-    guard let ticket = wait(call, for: .pipe) else { return }
-    unsafe beginPipe(first, second, ticket)
+    guard let ticket = wait(call, for: .elsewhere) else { return }
+    tasks[ticket.token].wait = unsafe .answer(.pipe(beginPipe(first, second, ticket)))
   }
 
   private func key(_ value: LuaValue) -> HandleKey { unsafe ConnectionID(rawValue: value.asConnection ?? 0).key }
 
   private func beginPipe(
     _ first: UnsafeMutablePointer<Connection>, _ second: UnsafeMutablePointer<Connection>, _ ticket: WaitTicket
-  ) {
+  ) -> Int32 {
     let pipe = unsafe Pipe(
       first: PipeSide(key: first.pointee.key), second: PipeSide(key: second.pointee.key), ticket: ticket)
     let index = pipes.insert(pipe)
@@ -41,6 +41,7 @@ extension Worker {
     // Once what is queued is out, each direction begins.
     unsafe markDirty(first)
     unsafe markDirty(second)
+    return index
   }
 
   /// Takes a connection out of the handlers' hands.
@@ -224,6 +225,12 @@ extension Worker {
   }
 
   // MARK: The coroutine
+
+  /// The task that waits for a pipe was cancelled: its connections are closed.
+  func cancelPipe(_ index: Int32, _ ticket: WaitTicket) {
+    guard pipes[index].ticket == ticket, let connection = unsafe table.find(pipes[index].first.key) else { return }
+    unsafe close(connection, .script("cancelled"))
+  }
 
   /// Whether a task's wait is for the end of a pipe.
   func waitsForPipe(_ token: TaskToken) -> Bool {
