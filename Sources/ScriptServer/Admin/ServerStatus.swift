@@ -136,6 +136,8 @@ package struct ConnectionSummary: Sendable, Equatable {
   /// Bytes that wait for the client to read.
   package var queuedBytes = 0
   package var rooms: [String] = []
+  /// Made by a script, and no client.
+  package var isOutgoing = false
 
   package init() {}
 }

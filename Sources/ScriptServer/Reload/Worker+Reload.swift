@@ -101,6 +101,7 @@ extension Worker {
     enterDictionaryCaps(new)
     transaction.hasSwitched()
     if let old {
+      outgoing.goOn(with: new, after: old)
       keepConnections(new, transaction)
       // What runs on code older than the last generation has had a whole generation's time.
       endTasks(olderThan: old.number)
@@ -137,6 +138,7 @@ extension Worker {
   private func keepConnections(_ new: Generation, _ transaction: ReloadTransaction) {
     for key in table.keys() {
       guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
+      unsafe listenOrHold(connection)
       let entry = unsafe listeners[Int(connection.pointee.listener)]
       let codec = entry.codec
       // A removed listener's codec went with its generation; its connections hold on to theirs.

@@ -24,6 +24,8 @@ final class WorkerCounters: Sendable {
   let messagesOut = Counter()
   let bytesIn = Counter()
   let bytesOut = Counter()
+  /// Open connections that scripts have made.
+  let outgoing = Counter()
   /// Errors that scripts raised.
   let errors = Counter()
   /// Messages not queued or dropped because of an output limit, or a full mailbox.
