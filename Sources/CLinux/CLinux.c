@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 int clinux_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
@@ -41,3 +42,5 @@ void clinux_name_thread(const char *name) {
   cut[sizeof cut - 1] = 0;
   pthread_setname_np(pthread_self(), cut);
 }
+
+void clinux_wake_exactly(void) { prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); }

@@ -49,7 +49,7 @@ static int start_body(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
   for (int32_t i = 0; i < count; i++) mp_push(L, &start->arguments[i]);
   if (start->next == NULL) {
-    lua_callk(L, count, LUA_MULTRET, 0, start_done);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, start_done);
     return lua_gettop(L);
   }
   // The function and its arguments stay at the bottom of the stack; each further call takes copies of them but for the last

@@ -35,7 +35,7 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
   size_t held = block == NULL ? 0 : old_size;  // for a new block old_size is a type code
   if (new_size == 0) {
     memory->used -= held;
-    free(block);
+    mp_block_free(&memory->blocks, block, held);
     return NULL;
   }
   if (new_size > held) {
@@ -47,7 +47,8 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
     size_t total = memory->used - held + new_size;
     if (total > memory->notice && !is_granted(state, total)) return NULL;
   }
-  void *result = realloc(block, new_size);
+  void *result = block == NULL ? mp_block_new(&memory->blocks, new_size)
+                               : mp_block_resize(&memory->blocks, block, held, new_size);
   if (result == NULL) {
     memory->refused++;
     memory->wants_collection = true;
@@ -99,6 +100,7 @@ static int open_body(lua_State *L) {
   luaL_openlibs(L);
   keep_messages(L);
   mp_install_connections(L, state);
+  mp_install_dictionaries(L, state);
   mp_install_coroutines(L);
   mp_install_sandbox(L);
   lua_newtable(L);
@@ -116,6 +118,7 @@ mp_state *mp_open(void *context, size_t memory_limit) {
   lua_State *L = mp_watch_begin(state) ? lua_newstate(allocate, state) : NULL;
   if (L == NULL) {
     mp_watch_end(state);
+    mp_blocks_release(&state->memory.blocks);
     free(state);
     return NULL;
   }
@@ -132,9 +135,12 @@ mp_state *mp_open(void *context, size_t memory_limit) {
 }
 
 void mp_close(mp_state *state) {
+  mp_plain_close(state->main);
   lua_close(state->main);
   mp_watch_end(state);
   free(state->guard.reason);
+  mp_blocks_release(&state->memory.blocks);
+  free(state->room);
   free(state);
 }
 
@@ -152,7 +158,7 @@ static int call_body(lua_State *L) {
   luaL_checkstack(L, start->count + 1, "too many arguments");
   lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
   for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
-  lua_call(L, start->count, LUA_MULTRET);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   return lua_gettop(L);
 }
 
@@ -317,4 +323,7 @@ void mp_unreference(mp_state *state, int32_t reference) { luaL_unref(state->main
 
 bool mp_collect_step(mp_state *state, int32_t kilobytes) { return lua_gc(state->main, LUA_GCSTEP, kilobytes) != 0; }
 
-void mp_collect(mp_state *state) { lua_gc(state->main, LUA_GCCOLLECT); }
+void mp_collect(mp_state *state) {
+  lua_gc(state->main, LUA_GCCOLLECT);
+  mp_blocks_release(&state->memory.blocks);
+}

@@ -132,8 +132,9 @@ struct AllocationFailureTests {
       missing = {}
       local tables = { conn = methods, native = native, moonport = moonport }
       for group, functions in pairs(tables) do
-        for name in pairs(functions) do
-          if not cases[group][name] then missing[#missing + 1] = group .. "." .. name end
+        for name, value in pairs(functions) do
+          -- The table of methods marks conn.id and the like by light userdata; they have cases of their own.
+          if type(value) ~= "userdata" and not cases[group][name] then missing[#missing + 1] = group .. "." .. name end
         end
         for name in pairs(cases[group]) do
           if functions[name] == nil then missing[#missing + 1] = group .. "." .. name .. " (not there)" end

@@ -74,4 +74,7 @@ static inline ssize_t clinux_send_vector(int descriptor, const struct iovec *pie
 /// pthread_setname_np(3) of the calling thread; longer names are cut to the kernel's 15 bytes.
 void clinux_name_thread(const char *name);
 
+/// prctl(2), PR_SET_TIMERSLACK of 1 ns: waits of the calling thread end when their time is up and not up to 50 us later.
+void clinux_wake_exactly(void);
+
 #endif

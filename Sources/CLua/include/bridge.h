@@ -15,6 +15,8 @@
 
 #include <lua5.4/lua.h>
 
+#include "blocks.h"
+
 // MARK: Values
 
 // What an `mp_value` holds.
@@ -29,6 +31,9 @@ enum {
   MP_STACK = 7,      // a value left on the Lua stack at `index`: its type is in `integer`
   MP_LIST = 8,       // result only: `base` points to `integer` mp_values, pushed as a sequence
   MP_GIVEN = 9,      // as MP_REFERENCE, and the bridge gives the reference back once the value is pushed
+  MP_PLAIN = 10,     // a packed plain value: `base` and `integer` bytes; as an argument valid until the function returns or calls Lua
+  MP_PLAIN_LIST = 11,  // a packed list of plain values; as a result all of them, in order, and only as the last result
+  MP_DICTIONARY = 12,  // a shared dictionary: its address in `integer`; as a result with its name, `index` bytes at `base`
 };
 
 // One plain value on its way between Swift and Lua.
@@ -41,6 +46,10 @@ typedef struct mp_value {
 } mp_value;
 
 // MARK: Functions offered to scripts
+
+// Bounds of packed plain data. Bytes of one value or list: a quarter of what may wait in a mailbox. Tables in tables: more than data
+// that people write has, and little on the C stack. Values of one list: as many as a Lua stack takes beside what else is on it.
+enum { MP_PLAIN_BYTES_MAX = 16 << 20, MP_PLAIN_DEPTH_MAX = 100, MP_PLAIN_VALUES_MAX = 10000 };
 
 // The most declared arguments of one function, and the most results: the longest signature in use has 16.
 enum { MP_ARGUMENTS_MAX = 20, MP_RESULTS_MAX = 4 };
@@ -69,13 +78,15 @@ typedef struct mp_call {
 // A function that Swift offers to scripts.
 //
 // `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
-// (arrives as a reference that the receiver owns), d destination (a connection or its id), a anything (strings, numbers and booleans arrive as such, the rest as
-// MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
-// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them).
+// (arrives as a reference that the receiver owns), h shared dictionary, d destination (a connection or its id), a anything (strings, numbers and booleans arrive as such, the rest as
+// MP_STACK), p plain data (strings, numbers and booleans arrive as such, tables as MP_PLAIN); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
+// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them), 'p' for
+// plain data, all of which arrives as one MP_PLAIN_LIST, or 'r' for the same where the arguments are some function's results.
 typedef struct mp_function {
-  const char *name;       // "connection:send" becomes a method, any other name a field of the native table
+  const char *name;       // "connection:send" and "shared:get" become methods, any other name a field of the native table
   const char *signature;
   bool takes_functions;   // the signature has an 'f'
+  bool takes_plain;       // the signature has a 'p' or an 'r'
   bool waits;             // may suspend; calling it where a coroutine cannot yield raises before Swift is asked
   void (*body)(void *context, mp_call *call);
 } mp_function;
@@ -83,6 +94,8 @@ typedef struct mp_function {
 // The i-th variadic string of a call (0-based), or NULL when it is no string. Never raises: the trampoline has made numbers
 // strings already.
 const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count);
+// Memory of the state for results of a call: `count` bytes, aligned for mp_values, valid until the next use. NULL when there is none.
+void *mp_call_room(const mp_call *call, size_t count);
 // What MP_ENCODE made, or NULL before.
 const char *mp_call_encoded(const mp_call *call, size_t *count);
 
@@ -98,6 +111,7 @@ typedef struct mp_memory {
   uint64_t refused;    // how often an allocation was refused
   bool wants_collection;  // one of both has happened since `mp_recover_memory`
   int64_t fail_after;  // for tests: the allocation that many requests from now fails, and all behind it; < 0 = off
+  mp_blocks blocks;
 } mp_memory;
 
 // The run of Lua code that goes on, and what is over its bounds. A run lasts from where Swift starts or resumes Lua until Lua waits,
@@ -117,20 +131,35 @@ typedef struct mp_guard {
 
 struct mp_watch;
 
+// The buffer that plain data is packed into, and the tables that were met on the way.
+typedef struct mp_plain {
+  char *base;
+  size_t count;     // bytes
+  size_t capacity;  // bytes
+  const void **seen;     // a hash set, at most half full
+  size_t seen_count;     // tables
+  size_t seen_capacity;  // places, a power of two
+} mp_plain;
+
 // One lua_State with what the bridge keeps beside it; the bridge finds it from any thread of the state by lua_getextraspace.
 typedef struct mp_state {
   lua_State *main;
   void *context;             // handed to every mp_function
   mp_memory memory;
-  int32_t methods;         // reference of the table of connection methods
-  int32_t natives;         // reference of the table of native functions
-  int32_t metatable;       // reference of the metatable of connection objects
+  int32_t methods;               // reference of the table of connection methods
+  int32_t natives;               // reference of the table of native functions
+  int32_t metatable;             // reference of the metatable of connection objects
+  int32_t dictionary_methods;    // reference of the table of methods of shared dictionaries
+  int32_t dictionary_metatable;  // reference of their metatable
   mp_guard guard;
-  struct mp_watch *watch;  // what the watchdog knows of it
-  lua_State *running;      // the Lua thread that runs at this moment; NULL between runs
-  const char *stack_base;  // where the run's C stack begins
-  int32_t unyieldable;     // coroutines that run at this moment and were resumed from where nothing can wait
-  mp_call wake;            // what the coroutine being resumed by mp_resume_waiting gets
+  struct mp_watch *watch;        // what the watchdog knows of it
+  lua_State *running;            // the Lua thread that runs at this moment; NULL between runs
+  const char *stack_base;        // where the run's C stack begins
+  int32_t unyieldable;           // coroutines that run at this moment and were resumed from where nothing can wait
+  mp_plain plain;                // where plain data is packed
+  char *room;                    // see mp_call_room
+  size_t room_bytes;
+  mp_call wake;                  // what the coroutine being resumed by mp_resume_waiting gets
 } mp_state;
 
 // Opens a state with the standard libraries. NULL when memory does not suffice.

@@ -37,6 +37,20 @@ package struct ListenerStatus: Sendable, Equatable {
   package init() {}
 }
 
+/// The figures of one shared dictionary.
+package struct SharedDictionaryStatus: Sendable, Equatable {
+  package var name = ""
+  /// Keys; those that have expired count until they are removed.
+  package var items = 0
+  /// What they cost, and what they may cost.
+  package var bytes = 0
+  package var capacityBytes = 0
+  /// Keys removed before their time for want of memory.
+  package var evictions: Int64 = 0
+
+  package init() {}
+}
+
 /// How the last reload or rollback ended.
 package struct ReloadStatus: Sendable, Equatable {
   /// Whether the new generation went live.
@@ -63,6 +77,8 @@ package struct ServerStatus: Sendable, Equatable {
   package var processID: Int32 = 0
   package var workers: [WorkerStatus] = []
   package var listeners: [ListenerStatus] = []
+  /// The shared dictionaries, in the order in which they were made.
+  package var dictionaries: [SharedDictionaryStatus] = []
   /// Open now.
   package var connections = 0
   package var messagesIn: Int64 = 0

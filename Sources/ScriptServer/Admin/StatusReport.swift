@@ -12,6 +12,7 @@ package enum StatusReport {
     var text = heading(status)
     text += "\nTraffic\n" + traffic(status)
     text += "\nListeners\n" + listeners(status)
+    if !status.dictionaries.isEmpty { text += "\nShared dictionaries\n" + dictionaries(status) }
     text += "\nWorkers\n" + workers(status)
     return text
   }
@@ -60,6 +61,20 @@ package enum StatusReport {
       table.append([
         FigureText.harmless(listener.address), listener.codec, FigureText.shortCount(Int64(listener.open)),
         FigureText.shortCount(listener.accepted), FigureText.shortCount(listener.refused),
+      ])
+    }
+    return table.text
+  }
+
+  private static func dictionaries(_ status: ServerStatus) -> String {
+    var table = TextTable([
+      ("name", .left), ("items", .right), ("memory", .right), ("at most", .right), ("evicted", .right),
+    ])
+    for dictionary in status.dictionaries {
+      table.append([
+        shortened(FigureText.harmless(dictionary.name)), FigureText.shortCount(Int64(dictionary.items)),
+        FigureText.size(Int64(dictionary.bytes)), FigureText.size(Int64(dictionary.capacityBytes)),
+        FigureText.shortCount(dictionary.evictions),
       ])
     }
     return table.text
@@ -123,6 +138,10 @@ package enum StatusReport {
   }
 
   private static func appendExtras(of status: ServerStatus, to json: inout JSONText) {
+    json.key("dictionaries")
+    json.beginArray()
+    for dictionary in status.dictionaries { append(dictionary, to: &json) }
+    json.endArray()
     json.member("memory", status.memoryBytes)
     json.member("pid", status.processID)
     json.member("script", status.scriptPath)
@@ -151,6 +170,16 @@ package enum StatusReport {
     json.member("turns", worker.turns)
     json.member("busy", milliseconds(worker.busySeconds))
     json.member("longest_turn", worker.longestTurnSeconds)
+    json.endObject()
+  }
+
+  private static func append(_ dictionary: SharedDictionaryStatus, to json: inout JSONText) {
+    json.beginObject()
+    json.member("name", dictionary.name)
+    json.member("items", dictionary.items)
+    json.member("bytes", dictionary.bytes)
+    json.member("max_memory", dictionary.capacityBytes)
+    json.member("evictions", dictionary.evictions)
     json.endObject()
   }
 

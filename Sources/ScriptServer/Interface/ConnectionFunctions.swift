@@ -6,8 +6,12 @@ import LuaRuntime
 
 extension Interface {
   static let connectionFunctions: [HostFunction] = unsafe [
-    HostFunction("connection:send", "cm*") { unsafe Worker.of($0).sendFromScript(HostCall($1!)) },
-    unsafe HostFunction("connection:write", "cs*") { unsafe Worker.of($0).writeFromScript(HostCall($1!)) },
+    HostFunction("connection:send", "cm*") { context, call in
+      unsafe Worker.lend(context) { unsafe $0.sendFromScript(HostCall(call!)) }
+    },
+    unsafe HostFunction("connection:write", "cs*") { context, call in
+      unsafe Worker.lend(context) { unsafe $0.writeFromScript(HostCall(call!)) }
+    },
     unsafe HostFunction("connection:close", "cs?") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in

@@ -3,9 +3,11 @@
 local native, connection = ...
 
 local error, type, pairs, ipairs, select, tostring, load, rawset = error, type, pairs, ipairs, select, tostring, load, rawset
-local setmetatable, pcall, loadfile, math_type = setmetatable, pcall, loadfile, math.type
+local setmetatable, getmetatable, pcall, xpcall, loadfile = setmetatable, getmetatable, pcall, xpcall, loadfile
+local math_type = math.type
 local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
-local package, io_open, getinfo = package, io.open, debug.getinfo
+local package, io_open, getinfo, traceback = package, io.open, debug.getinfo, debug.traceback
+local running = coroutine.running
 
 local generations = {}
 
@@ -293,6 +295,92 @@ local function timer(where, repeats, seconds, f, ...)
   return object
 end
 
+-- Tasks ---------------------------------------------------------------------------------------------------------------
+
+-- What a task left is kept in its object: `results`, or `problem` with its `traceback`. So it lives as long as the object does.
+local task_methods = {}
+task_methods.__index = task_methods
+task_methods.__name = "task"
+
+-- Tracebacks of errors that are on their way out of tasks, by coroutine: the error itself stays as it was raised.
+local tracebacks = setmetatable({}, { __mode = "k" })
+
+-- The traceback ends where the script's own functions do.
+local function note_traceback(problem)
+  local text = traceback(tostring(problem), 2)
+  local last = text:find("\n\t[C]: in function 'xpcall'\n\tmoonport:", 1, true)
+  tracebacks[running()] = last and text:sub(1, last - 1) or text
+  return problem
+end
+
+local function finish_task(task, succeeded, ...)
+  local ending = native.task_ending()
+  if succeeded and not ending then
+    task.results = pack(...)
+    return
+  end
+  local problem = ...
+  if not succeeded then
+    local thread = running()
+    local text = tracebacks[thread] or tostring(problem)
+    tracebacks[thread] = nil
+    if ending ~= "cancelled" then native.task_failed(text) end
+    if not ending then task.traceback = text end
+  end
+  if problem == nil then problem = "nil" end
+  task.problem = ending or problem
+end
+
+local function spawn(f, ...)
+  if type(f) ~= "function" then error(("bad argument #1 to 'spawn' (function expected, got %s)"):format(type(f)), 2) end
+  local arguments = select("#", ...) > 0 and pack(...)
+  local task = setmetatable({ number = 0 }, task_methods)
+  -- Runs the task; or is told how it ended, when it could not say so itself.
+  local number, problem = native.spawn(function(ending)
+    if ending then
+      task.problem = ending
+      return
+    end
+    local body, values = f, arguments
+    f, arguments = nil, nil
+    if not values then return finish_task(task, xpcall(body, note_traceback)) end
+    return finish_task(task, xpcall(body, note_traceback, unpack(values, 1, values.n)))
+  end)
+  if not number then return nil, problem end
+  task.number = number
+  return task
+end
+
+local function check_task(task, method)
+  if type(task) ~= "table" or getmetatable(task) ~= task_methods then
+    error(("bad argument #1 to '%s' (task expected, got %s)"):format(method, task == nil and "no value" or type(task)), 3)
+  end
+end
+
+function task_methods:wait(timeout)
+  check_task(self, "wait")
+  if timeout ~= nil and kinds.seconds(timeout) then
+    error(("bad argument #1 to 'wait' (a number of seconds, at least 0, expected, got %s)"):format(describe(timeout)), 2)
+  end
+  if not self.results and self.problem == nil then
+    local finished, reason = native["task:wait"](self.number, timeout)
+    if not finished then return nil, reason end
+  end
+  local results = self.results
+  if results then return unpack(results, 1, results.n) end
+  if self.traceback then return nil, self.problem, self.traceback end
+  return nil, self.problem
+end
+
+function task_methods:cancel()
+  check_task(self, "cancel")
+  local cancelled, never_ran = native.cancel_task(self.number)
+  if never_ran then self.problem = "cancelled" end
+  return cancelled
+end
+
+-- Broadcasts ----------------------------------------------------------------------------------------------------------
+
 local broadcast_options = { room = true, except = true }
 
 local function broadcast(message, options)
@@ -343,6 +431,34 @@ end
 local log = {}
 for _, level in ipairs { "debug", "info", "warn", "error" } do log[level] = log_function(level) end
 
+local shared_options = { max_memory = "count" }
+local dictionaries = {}
+
+-- The dictionary of a name: one object for all that ask in this state.
+local function shared(generation, name, options)
+  local known = dictionaries[name]
+  if known and options == nil then return known end
+  if type(name) ~= "string" then
+    error("bad argument #1 to 'shared' (string expected, got " .. (name == nil and "no value" or type(name)) .. ")", 2)
+  end
+  if #name == 0 or #name > 255 then error("moonport.shared: a name has 1 to 255 bytes", 2) end
+  local max_memory
+  if options ~= nil then
+    if type(options) ~= "table" then
+      error("bad argument #2 to 'shared' (table expected, got " .. type(options) .. ")", 2)
+    end
+    check_options("moonport.shared", options, shared_options, 2)
+    max_memory = options.max_memory
+    if max_memory and max_memory < 4096 then
+      error(("moonport.shared: option 'max_memory' must be at least 4096 bytes, not %d"):format(max_memory), 2)
+    end
+  end
+  local made, problem = native.shared(name, max_memory, generation.loading)
+  if not made then return nil, problem end
+  dictionaries[name] = known or made
+  return dictionaries[name]
+end
+
 local function make_moonport(generation)
   return {
     listen = function(options) listen(generation, options) end,
@@ -351,9 +467,11 @@ local function make_moonport(generation)
     write = native.write,
     close = native.close,
     count = native.count,
+    shared = function(name, options) return shared(generation, name, options) end,
     sleep = native.sleep,
     after = function(...) return timer("after", false, ...) end,
     every = function(...) return timer("every", true, ...) end,
+    spawn = spawn,
     log = log,
     worker = { id = native.worker_id(), count = native.worker_count() },
     generation = generation.number,

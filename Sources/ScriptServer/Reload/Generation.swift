@@ -15,6 +15,8 @@ final class Generation {
   var references: [LuaReference] = []
   /// Codecs in Lua that it brought.
   var codecs: [UInt16] = []
+  /// The caps of shared dictionaries that the script asked for while it loaded, in bytes: in force once it is live.
+  var dictionaryCaps: [[UInt8]: Int] = [:]
 
   init(number: Int, snapshot: Snapshot) {
     self.number = number

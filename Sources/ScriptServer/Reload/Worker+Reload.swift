@@ -45,6 +45,7 @@ extension Worker {
   private func discardCandidate() {
     guard let candidate else { return }
     self.candidate = nil
+    forgetSpawned("reloaded") { $0.codeGeneration == candidate.number }
     retire(candidate)
   }
 
@@ -92,6 +93,7 @@ extension Worker {
     for number in snapshots.keys where number < (old?.number ?? 0) { snapshots[number] = nil }
     counters.olderTasks.set(tasks.count(olderThan: new.number))
     enterListeners(new, transaction)
+    enterDictionaryCaps(new)
     transaction.hasSwitched()
     if let old {
       keepConnections(new, transaction)
@@ -100,6 +102,7 @@ extension Worker {
       retire(old)
     }
     callStart(new)
+    spawned.queueHeld()
   }
 
   /// Handlers, codecs and limits by the server's index of listeners.

@@ -10,6 +10,7 @@ final class ServerContext: @unchecked Sendable {
   let configuration: Configuration
   let log: Logger
   let rooms = RoomDirectory()
+  let dictionaries = SharedDirectory()
   /// True for the state in which a script is only tried: it reaches nobody and prints nothing.
   let isScratch: Bool
   /// How many workers there are, or will be.

@@ -26,7 +26,6 @@ extension Worker {
     precondition(running == nil, "a handler was started inside another")
     if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     guard let thread = coroutines.take() else {
-      counters.errors.add(1)
       return failed(RunningTask(owner: owner), "not enough memory to run a handler")
     }
     running = RunningTask(owner: owner)
@@ -86,11 +85,10 @@ extension Worker {
       // Only a script that got hold of the bridge's own mark, by the debug library, yields it without a wait.
       yielded(task, thread)
     case .waits:
-      if tasks[task.token].isEnding { return endHere(task, thread) }
+      if tasks[task.token].ending != .none { return endHere(task, thread) }
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
     case .failed:
-      counters.errors.add(1)
       let message = unsafe coroutines.describe(thread) { unsafe $0.text }
       coroutines.end(thread)
       failed(task, message)
@@ -100,7 +98,7 @@ extension Worker {
   /// Whether a task that was just suspended has asked to be.
   private func isWaiting(_ task: RunningTask) -> Bool {
     guard task.token != .none else { return false }
-    if case .nothing = tasks[task.token].wait { return tasks[task.token].isEnding }
+    if case .nothing = tasks[task.token].wait { return tasks[task.token].ending != .none }
     return true
   }
 
@@ -116,10 +114,9 @@ extension Worker {
 
   /// Ends a task that must not wait any more: it belongs to old code, or too many are suspended.
   private func endHere(_ task: RunningTask, _ thread: LuaThread) {
-    counters.errors.add(1)
-    let isEnding = task.token != .none && tasks[task.token].isEnding
+    let ending = task.token == .none ? TaskEnding.none : tasks[task.token].ending
     coroutines.end(thread)
-    failed(task, isEnding ? "reloaded" : "too many suspended tasks")
+    failed(task, ending == .none ? "too many suspended tasks" : "\(ending.text)")
   }
 
   /// The task is over: its connection may go on.
@@ -130,6 +127,7 @@ extension Worker {
       if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(-1) }
     }
     if task.owner.kind == .timer { timerFinished(task.owner.timer) }
+    if task.owner.kind == .spawned { spawnedFinished(task.owner.spawned) }
     guard let connection = unsafe table.find(task.owner.connection) else { return }
     unsafe connection.pointee.activeTasks -= 1
     if task.owner.kind == .open || task.owner.kind == .message { unsafe connection.pointee.flags.remove(.busy) }
@@ -153,6 +151,11 @@ extension Worker {
   }
 
   private func failed(_ task: RunningTask, _ message: String) {
+    if task.owner.kind == .spawned {
+      spawnedFailed(task, message)
+      return finished(task, refused: false)
+    }
+    counters.errors.add(1)
     let connection = unsafe table.find(task.owner.connection)
     let handler = unsafe connection.map { unsafe listeners[Int($0.pointee.listener)].handlers.error } ?? .none
     if let connection = unsafe connection, unsafe connection.pointee.object.exists, handler.exists,
@@ -193,6 +196,7 @@ extension Worker {
       case .wake(let token, let result): wake(token, result)
       case .answer(let ticket, let answer): give(answer, to: ticket)
       case .drained(let key): callDrain(key)
+      case .end(let token): raiseEnding(token)
       case .goOn(let token):
         if tasks.isCurrent(token), case .turn = tasks[token].wait { yieldedTasks.append(token) }
       }
@@ -246,14 +250,21 @@ extension Worker {
 
   // MARK: Ending old code
 
+  /// Ends the wait of a task that is to end: its call raises why.
+  private func raiseEnding(_ token: TaskToken) {
+    guard tasks.isCurrent(token) else { return }
+    unsafe resume(token, raising: .text(tasks[token].ending.text))
+  }
+
   /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers that such tasks
   /// have set since their generation was replaced.
   func endTasks(olderThan number: Int) {
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
-      tasks[token].isEnding = true
-      unsafe resume(token, raising: .text("reloaded"))
+      if tasks[token].ending == .none { tasks[token].ending = .reloaded }
+      raiseEnding(token)
       settle()
     }
+    forgetSpawned("reloaded") { $0.codeGeneration < number }
     for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
 }

@@ -30,6 +30,7 @@ final class Worker: @unchecked Sendable {
   var codecs = CodecTable()
   var tasks = TaskTable()
   var timers = TimerTable()
+  var spawned = SpawnTable()
   var deadlines = Deadlines()
   /// Handlers and limits by the server's index of listeners, as the current generation has them.
   var listeners: [ListenerEntry] = []
@@ -121,13 +122,14 @@ final class Worker: @unchecked Sendable {
     goOnWithReady()
     goOnWithYielded()
     fireDeadlines()
+    startSpawned()
     flushDirty()
     report()
   }
 
   /// How long the port may wait.
   private func timeout() -> Int64 {
-    if !ready.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !inbox.isEmpty { return 0 }
+    if !ready.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !inbox.isEmpty || spawned.hasQueued { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
     return next <= clock ? 0 : Int64(next - clock)
@@ -201,6 +203,8 @@ enum DueWork {
   case drained(HandleKey)
   /// The script yielded; it goes on.
   case goOn(TaskToken)
+  /// A task whose wait was ended by `cancel` goes on with that error.
+  case end(TaskToken)
 }
 
 /// What a waiting call returns without data.
