@@ -277,15 +277,14 @@ RAISES static void encode(lua_State *L, const mp_function *function, mp_call *ca
   function->body(mp_state_of(L)->context, call);
 }
 
-// Whether a finalizer runs. Lua 5.4.4 and later answer every lua_gc call in one with -1.
-static bool in_finalizer(lua_State *L) { return lua_gc(L, LUA_GCISRUNNING) < 0; }
-
 static int trampoline(lua_State *L) {
   const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
   mp_call call;
-  // A finalizer runs whenever something allocates: also between two results that Swift has already handed out, or while Swift
-  // has Lua make a string. The server is in no state to be asked anything then.
-  if (in_finalizer(L)) return luaL_error(L, "%s cannot be called in a finalizer", function->name);
+  // A finalizer of a C library may run whenever something allocates: also while Swift has Lua make a string. The server is in no
+  // state to be asked anything then.
+  if (L != mp_state_of(L)->running) {
+    return luaL_error(L, "%s cannot be called here: in a finalizer, or on a thread that a C library runs", function->name);
+  }
   call.thread = L;
   call.outcome = MP_RETURN;
   call.result_count = 0;
