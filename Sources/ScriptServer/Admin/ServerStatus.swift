@@ -13,6 +13,14 @@ package struct WorkerStatus: Sendable, Equatable {
   package var memoryBytes: Int64 = 0
   /// Suspended handlers and tasks that still run an older generation's code.
   package var handlersOnOlderGenerations = 0
+  /// Runs that were ended by `--handler-budget` or `--load-budget`.
+  package var budgetErrors: Int64 = 0
+  /// How often its scripts ran out of memory.
+  package var memoryErrors: Int64 = 0
+  /// The script's line of a handler that is stuck in a C function, empty where it is not known; nil while none is.
+  package var stuckAt: String?
+  /// How long that handler goes on, in seconds.
+  package var stuckSeconds: Double = 0
   /// Turns of the worker's loop since it started.
   package var turns: Int64 = 0
   /// Time spent in turns, not waiting, since the start, in seconds.
