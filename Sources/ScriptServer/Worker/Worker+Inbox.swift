@@ -91,6 +91,7 @@ extension Worker {
     codecs.retain(entry.codec)
     unsafe connection.pointee.openedAt = now
     unsafe connection.pointee.lastMessageAt = now
+    unsafe startRate(connection)
     unsafe connection.pointee.object = unsafe lua.makeConnection(
       id: id(of: connection).rawValue, peer: names.peer, address: names.address)
     guard unsafe connection.pointee.object.exists else {
@@ -219,6 +220,7 @@ extension Worker {
       unsafe close(connection, .shutdown)
       settle()
     }
+    isStopping = true
     callStop(reason)
     flushDirty()
     isEnding = true
