@@ -38,6 +38,10 @@ local kinds = {
   seconds = function(value)
     if type(value) ~= "number" or not (value >= 0) then return "a number of seconds, at least 0" end
   end,
+  rate = function(value)
+    if type(value) == "table" then return end
+    if type(value) ~= "number" or not (value >= 0) then return "a number per second, at least 0, or a table" end
+  end,
   codec = function(value)
     if type(value) ~= "string" and type(value) ~= "table" then return "a codec's name or table" end
   end,
@@ -130,6 +134,7 @@ end
 local listen_options = {
   address = "string", codec = "codec", handler = "table", max_connections = "count", max_connections_per_ip = "count",
   idle_timeout = "seconds", message_timeout = "seconds", output_limit = "table", backlog = "count",
+  connection_rate = "rate", message_rate = "rate",
 }
 
 local output_options = { hard = "count", soft = "count", soft_seconds = "seconds", policy = "string" }
@@ -147,6 +152,25 @@ local function check_output_limit(limit, level)
   end
 end
 
+local rate_options = {
+  connection_rate = { per_second = "rate", burst = "count" },
+  message_rate = { per_second = "rate", burst = "count", policy = "string" },
+}
+
+-- Checks one of the rates; returns its figure per second and its burst, 0 for what is not said, and its policy.
+local function rate(options, name, level)
+  local value = options[name] or 0
+  if type(value) == "number" then return value, 0, "pause" end
+  local where = "moonport.listen: " .. name
+  check_options(where, value, rate_options[name], level + 1)
+  if type(value.per_second) ~= "number" then error(where .. ": option 'per_second' is missing", level + 1) end
+  local policy = value.policy or "pause"
+  if policy ~= "pause" and policy ~= "close" then
+    error(('%s.policy must be "pause" or "close", not %s'):format(where, describe(policy)), level + 1)
+  end
+  return value.per_second, value.burst or 0, policy
+end
+
 local function listen(generation, options)
   if not generation.loading then error("moonport.listen: only while the script loads", 3) end
   if type(options) ~= "table" then
@@ -157,6 +181,8 @@ local function listen(generation, options)
   local problem = native.check_address(options.address)
   if problem then error("moonport.listen: option 'address': " .. problem, 3) end
   if options.output_limit then check_output_limit(options.output_limit, 3) end
+  rate(options, "connection_rate", 3)
+  rate(options, "message_rate", 3)
   local copy = {}
   for name, value in pairs(options) do copy[name] = value end
   local caller = getinfo(3, "Sl")
@@ -169,10 +195,13 @@ end
 local function enter_listener(options, set)
   local limit = options.output_limit or {}
   local hard = limit.hard or 8388608
+  local connection_rate, connection_burst = rate(options, "connection_rate", 3)
+  local message_rate, message_burst, rate_policy = rate(options, "message_rate", 3)
   native.listener(
     options.place, options.address, options.codec_number, set, options.max_connections or 0, options.max_connections_per_ip or 0,
     options.idle_timeout or 0, options.message_timeout or 0, hard, limit.soft or math.min(1048576, hard),
-    limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096)
+    limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096,
+    connection_rate, connection_burst, message_rate, message_burst, rate_policy)
 end
 
 -- Handlers ------------------------------------------------------------------------------------------------------------

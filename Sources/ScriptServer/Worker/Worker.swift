@@ -66,6 +66,8 @@ final class Worker: @unchecked Sendable {
   var inboxNext = 0
   let scratch = Scratch()
   var now: UInt64 = 0
+  /// on_stop runs or has run: what waits now would wait for ever.
+  var isStopping = false
   var isEnding = false
 
   /// Makes a worker with its own port and Lua state; `throws` what the system refused.
@@ -256,7 +258,7 @@ enum WakeResult {
 
 /// Why a connection ended, as `on_close` gets it.
 enum CloseReason {
-  case peer, timeout, overflow, tooLong, reset, error, shutdown
+  case peer, timeout, overflow, tooLong, messageRate, reset, error, shutdown
   /// The script's own word; "script" where it gave none.
   case script(String)
 
@@ -266,6 +268,7 @@ enum CloseReason {
     case .timeout: "timeout"
     case .overflow: "overflow"
     case .tooLong: "too long"
+    case .messageRate: "message rate"
     case .reset: "reset"
     case .error: "error"
     case .shutdown: "shutdown"
