@@ -70,7 +70,7 @@ let package = Package(
     .testTarget(
       name: "CompletionIOTests",
       dependencies: ["CompletionIO", .product(name: "SystemPackage", package: "swift-system")]),
-    .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime"]),
+    .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime", "TestSupport"]),
     .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator"]),
     .testTarget(name: "ScriptServerTests", dependencies: ["ScriptServer", "TestSupport"]),
     .target(name: "CTestSupport", path: "Tests/CTestSupport"),

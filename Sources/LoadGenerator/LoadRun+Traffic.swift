@@ -55,7 +55,7 @@ extension LoadRun {
     case .read: received(completion, number)
     case .write: wrote(completion, number)
     case .hangup: lose(number, completion.error)
-    case .accept, .connect, .packet: break
+    case .accept, .connect, .packet, .relay: break
     }
   }
 
