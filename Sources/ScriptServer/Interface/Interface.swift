@@ -13,6 +13,7 @@ enum Interface {
     receiveFunctions,
     roomFunctions,
     serverFunctions,
+    outgoingFunctions,
     loadingFunctions,
     timerFunctions,
     taskFunctions,

@@ -24,6 +24,8 @@ final class WorkerCounters: Sendable {
   let messagesOut = Counter()
   let bytesIn = Counter()
   let bytesOut = Counter()
+  /// Open connections that scripts have made.
+  let outgoing = Counter()
   /// Errors that scripts raised.
   let errors = Counter()
   /// Messages not queued or dropped because of an output limit, or a full mailbox.
@@ -37,6 +39,10 @@ final class WorkerCounters: Sendable {
   let luaBytes = Counter()
   /// Suspended handlers and tasks of generations before the current one.
   let olderTasks = Counter()
+  /// Runs that were ended by their CPU budget.
+  let budgetErrors = Counter()
+  /// How often scripts ran out of memory.
+  let memoryErrors = Counter()
   let turns = Counter()
   /// Time spent in turns, waiting not counted, in nanoseconds.
   let busyNanoseconds = Counter()

@@ -34,6 +34,8 @@ enum WorkerMessage: Sendable {
   case published(PublishedMessage)
   /// What a suspended task of this worker has waited for.
   case answer(WaitTicket, WaitAnswer)
+  /// A name was looked up.
+  case resolved(LookupPurpose, LookupResult)
   /// A line typed at the server's terminal.
   case console(String)
   case connections(ConnectionQuery)
