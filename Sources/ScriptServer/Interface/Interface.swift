@@ -17,6 +17,7 @@ enum Interface {
     loadingFunctions,
     timerFunctions,
     taskFunctions,
+    channelFunctions,
     logFunctions,
     sharedFunctions,
   ]
