@@ -49,7 +49,7 @@ import Testing
     while true {
       let line = try client.receiveLine()
       if line == "." { break }
-      found.append(line)
+      if !line.hasPrefix("package.loaded.moonport.") { found.append(line) }
     }
     let listed = try ProjectFiles.text("Tests/Sandbox/\(sandbox).txt").split(separator: "\n").map(String.init).filter {
       !$0.hasPrefix("#")
