@@ -43,21 +43,20 @@ RAISES static int push_ctx(lua_State *L) {
   return 1;
 }
 
+// The members that are no methods. The table of methods has a light userdata with the member's number in their place, so that one
+// look-up finds either.
+enum { MEMBER_CTX = 1, MEMBER_ID, MEMBER_PEER, MEMBER_ADDRESS };
+
 static int index_connection(lua_State *L) {
-  lua_settop(L, 2);
-  lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
+  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TLIGHTUSERDATA) return 1;
   connection *object = test(L, 1);
-  if (object == NULL || lua_type(L, 2) != LUA_TSTRING) return 1;
-  const char *key = lua_tostring(L, 2);
-  if (strcmp(key, "ctx") == 0) return push_ctx(L);
-  if (strcmp(key, "id") == 0) {
-    lua_pushinteger(L, object->id);
-    return 1;
+  if (object == NULL) return lua_pushnil(L), 1;
+  switch ((intptr_t)lua_touserdata(L, -1)) {
+    case MEMBER_CTX: return push_ctx(L);
+    case MEMBER_ID: return lua_pushinteger(L, object->id), 1;
+    case MEMBER_PEER: return lua_getiuservalue(L, 1, PEER), 1;
+    default: return lua_getiuservalue(L, 1, ADDRESS), 1;
   }
-  if (strcmp(key, "peer") == 0) return lua_getiuservalue(L, 1, PEER), 1;
-  if (strcmp(key, "address") == 0) return lua_getiuservalue(L, 1, ADDRESS), 1;
-  return 1;
 }
 
 static int assign_connection(lua_State *L) {
@@ -82,7 +81,13 @@ static int describe_connection(lua_State *L) {
 }
 
 void mp_install_connections(lua_State *L, mp_state *state) {
+  static const char *const members[] = {[MEMBER_CTX] = "ctx", [MEMBER_ID] = "id", [MEMBER_PEER] = "peer",
+                                        [MEMBER_ADDRESS] = "address"};
   lua_newtable(L);
+  for (intptr_t i = MEMBER_CTX; i <= MEMBER_ADDRESS; i++) {
+    lua_pushlightuserdata(L, (void *)i);
+    lua_setfield(L, -2, members[i]);
+  }
   lua_pushvalue(L, -1);
   state->methods = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_createtable(L, 0, 5);

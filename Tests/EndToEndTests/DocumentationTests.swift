@@ -1,4 +1,5 @@
-// The pages tell the truth: their scripts load, their steps work as written, and what the program has is in them.
+// The pages tell the truth: their steps work as written, and what the program has is in them. Their examples are run by
+// ReferenceExampleTests.
 //
 // Must never know: how the server works.
 
@@ -9,45 +10,7 @@ import Testing
 @Suite struct DocumentationTests {
   private static let reference = "docs/REFERENCE.md"
 
-  // MARK: Scripts
-
-  @Test(arguments: ["README.md", reference]) func `every script of a page loads`(page: String) throws {
-    let blocks = try ProjectFiles.blocks("lua", in: page)
-    #expect(!blocks.isEmpty)
-    let folder = try TemporaryFolder()
-    for block in blocks {
-      let path = try folder.write("line\(block.line).lua", DocumentationTests.wholeScript(block.text))
-      let result = try MoonportProcess.runTool(["check", path])
-      #expect(result.status == .exited(0), "\(page):\(block.line): \(result)")
-    }
-  }
-
-  /// A block as a script: those that do not begin with `local moonport` get the head and the end that the page leaves out.
-  private static func wholeScript(_ text: String) -> String {
-    if text.hasPrefix("local moonport") { return text }
-    let head = """
-      local moonport = require "moonport"
-      moonport.listen { address = "127.0.0.1:0", codec = "line" }
-      local handlers = {}
-
-      """
-    return head + text + "return handlers\n"
-  }
-
-  @Test func `the conversation of the reference goes on over reloads as it says`() throws {
-    let blocks = try ProjectFiles.blocks("lua", in: DocumentationTests.reference)
-    let block = try #require(blocks.first { $0.text.contains("\"reloaded\"") })
-    let server = try MoonportProcess(script: DocumentationTests.wholeScript(block.text))
-    let client = try server.connect()
-    try client.send("a\n")
-    #expect(try client.receiveLine() == "generation 1 heard a")
-    #expect(try server.control("reload").status == .exited(0))
-    try client.send("b\n")
-    #expect(try client.receiveLine() == "generation 1 heard b")
-    #expect(try server.control("reload").status == .exited(0))
-    try client.send("c\n")
-    #expect(try client.receiveLine() == "generation 3 heard c")
-  }
+  // MARK: Modules
 
   @Test func `a module is found in the script's folder, on package.path, and as a C library`() throws {
     let folder = try TemporaryFolder()
@@ -183,6 +146,10 @@ import Testing
     }
     #expect(methods.count >= 14)
     for method in methods { #expect(page.contains("conn:\(method)("), "conn:\(method) is missing") }
+    let dictionaries = try ProjectFiles.text("\(folder)/SharedFunctions.swift")
+    let ofDictionaries = matches(#""shared:(\w+)""#, in: dictionaries)
+    #expect(ofDictionaries.count >= 20)
+    for method in ofDictionaries { #expect(page.contains("dict:\(method)(") || page.contains("`\(method)`"), "dict:\(method)") }
 
     let table = try #require(matches(#"(?s)local function make_moonport.*?return \{(.*?)\n  \}"#, in: prelude).first)
     let functions = matches(#"(?m)^    (\w+) ="#, in: table)

@@ -6,8 +6,12 @@ import LuaRuntime
 
 extension Interface {
   static let connectionFunctions: [HostFunction] = unsafe [
-    HostFunction("connection:send", "cm*") { unsafe Worker.of($0).sendFromScript(HostCall($1!)) },
-    unsafe HostFunction("connection:write", "cs*") { unsafe Worker.of($0).writeFromScript(HostCall($1!)) },
+    HostFunction("connection:send", "cm*") { context, call in
+      unsafe Worker.lend(context) { unsafe $0.sendFromScript(HostCall(call!)) }
+    },
+    unsafe HostFunction("connection:write", "cs*") { context, call in
+      unsafe Worker.lend(context) { unsafe $0.writeFromScript(HostCall(call!)) }
+    },
     unsafe HostFunction("connection:close", "cs?") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
@@ -25,6 +29,7 @@ extension Interface {
     unsafe HostFunction("connection:pause", "c") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
+        if unsafe connection.pointee.flags.contains(.piped) { return call.fails("piped") }
         unsafe connection.pointee.flags.insert(.scriptPaused)
         unsafe worker.port.cancelRead(connection.pointee.key)
         unsafe connection.pointee.flags.remove(.reading)
@@ -34,6 +39,7 @@ extension Interface {
     unsafe HostFunction("connection:resume", "c") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
+        if unsafe connection.pointee.flags.contains(.piped) { return call.fails("piped") }
         unsafe connection.pointee.flags.remove(.scriptPaused)
         if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
           unsafe worker.markReady(connection)
@@ -142,6 +148,7 @@ extension Worker {
     case .queued: unsafe call.returns(.boolean(true))
     case .closed: call.fails("closed")
     case .overflow: call.fails("overflow")
+    case .piped: call.fails("piped")
     case .unframable: call.fails("unframable")
     }
   }

@@ -23,6 +23,21 @@ enum TaskKind: UInt8 {
   case errorHandler
   /// A timer's function.
   case timer
+  /// What moonport.spawn was given.
+  case spawned
+}
+
+/// Why a task is to end before its function returns; every further wait of it raises that.
+enum TaskEnding: UInt8 {
+  /// It is not.
+  case none
+  /// Its code was replaced long enough ago.
+  case reloaded
+  /// The script cancelled it.
+  case cancelled
+
+  /// As scripts get it.
+  var text: StaticString { self == .cancelled ? "cancelled" : "reloaded" }
 }
 
 /// What `receive` asked for.
@@ -60,6 +75,8 @@ struct TaskOwner {
   var codeGeneration: Int
   /// The timer that it runs for.
   var timer: TimerToken = .none
+  /// The spawned task that it is.
+  var spawned: SpawnToken = .none
 }
 
 /// One suspended coroutine.
@@ -71,10 +88,12 @@ struct SuspendedTask {
   /// Which of its waits this is, so that an answer that comes too late for one is not taken for another's.
   var waitNumber: UInt32 = 0
   var deadline = DeadlineKey.none
-  /// Set once it is to end: every further wait raises.
-  var isEnding = false
+  /// Set once it is to end.
+  var ending = TaskEnding.none
+  /// It waited for the end of a pipe when it was told so: the pipe goes on, and that the task ends is no error.
+  var endsInPipe = false
   /// Waits that raised since then.
-  var refusedWaits = 0
+  var refusedWaits: UInt16 = 0
 }
 
 /// The table. Owned by the worker's thread.

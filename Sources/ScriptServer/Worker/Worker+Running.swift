@@ -26,7 +26,6 @@ extension Worker {
     precondition(running == nil, "a handler was started inside another")
     if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     guard let thread = coroutines.take() else {
-      counters.errors.add(1)
       return failed(RunningTask(owner: owner), "not enough memory to run a handler")
     }
     running = RunningTask(owner: owner)
@@ -35,9 +34,12 @@ extension Worker {
   }
 
   /// Resumes a suspended task: the call it waits in returns these values.
-  func resume(_ token: TaskToken, _ first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil) {
+  func resume(
+    _ token: TaskToken, _ first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil,
+    _ fourth: LuaValue? = nil
+  ) {
     guard let thread = wakeUp(token) else { return }
-    unsafe after(coroutines.resume(thread, returning: first, second, third), thread)
+    unsafe after(coroutines.resume(thread, returning: first, second, third, fourth), thread)
   }
 
   /// Resumes a suspended task: the call it waits in raises.
@@ -67,6 +69,7 @@ extension Worker {
         unsafe markReady(connection)
       }
     }
+    if case .answer(let source) = tasks[token].wait { stopWaiting(token, for: source) }
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
     tasks[token].wait = .nothing
@@ -86,11 +89,10 @@ extension Worker {
       // Only a script that got hold of the bridge's own mark, by the debug library, yields it without a wait.
       yielded(task, thread)
     case .waits:
-      if tasks[task.token].isEnding { return endHere(task, thread) }
+      if tasks[task.token].ending != .none { return endHere(task, thread) }
       tasks[task.token].thread = thread
     case .yielded: yielded(task, thread)
     case .failed:
-      counters.errors.add(1)
       let message = unsafe coroutines.describe(thread) { unsafe $0.text }
       coroutines.end(thread)
       failed(task, message)
@@ -100,7 +102,7 @@ extension Worker {
   /// Whether a task that was just suspended has asked to be.
   private func isWaiting(_ task: RunningTask) -> Bool {
     guard task.token != .none else { return false }
-    if case .nothing = tasks[task.token].wait { return tasks[task.token].isEnding }
+    if case .nothing = tasks[task.token].wait { return tasks[task.token].ending != .none }
     return true
   }
 
@@ -116,10 +118,9 @@ extension Worker {
 
   /// Ends a task that must not wait any more: it belongs to old code, or too many are suspended.
   private func endHere(_ task: RunningTask, _ thread: LuaThread) {
-    counters.errors.add(1)
-    let isEnding = task.token != .none && tasks[task.token].isEnding
+    let ending = task.token == .none ? TaskEnding.none : tasks[task.token].ending
     coroutines.end(thread)
-    failed(task, isEnding ? "reloaded" : "too many suspended tasks")
+    failed(task, ending == .none ? "too many suspended tasks" : "\(ending.text)")
   }
 
   /// The task is over: its connection may go on.
@@ -130,6 +131,7 @@ extension Worker {
       if task.owner.codeGeneration < generationNumber { counters.olderTasks.add(-1) }
     }
     if task.owner.kind == .timer { timerFinished(task.owner.timer) }
+    if task.owner.kind == .spawned { spawnedFinished(task.owner.spawned) }
     guard let connection = unsafe table.find(task.owner.connection) else { return }
     unsafe connection.pointee.activeTasks -= 1
     if task.owner.kind == .open || task.owner.kind == .message { unsafe connection.pointee.flags.remove(.busy) }
@@ -153,8 +155,14 @@ extension Worker {
   }
 
   private func failed(_ task: RunningTask, _ message: String) {
+    if task.owner.kind == .spawned {
+      spawnedFailed(task, message)
+      return finished(task, refused: false)
+    }
+    if endsQuietly(task, message) { return finished(task, refused: false) }
+    counters.errors.add(1)
     let connection = unsafe table.find(task.owner.connection)
-    let handler = unsafe connection.map { unsafe listeners[Int($0.pointee.listener)].handlers.error } ?? .none
+    let handler = unsafe connection.map { unsafe handlers(of: $0).error } ?? .none
     if let connection = unsafe connection, unsafe connection.pointee.object.exists, handler.exists,
       task.owner.kind != .errorHandler
     {
@@ -172,8 +180,8 @@ extension Worker {
   ) {
     var text = message
     let object = unsafe connection.pointee.object
-    let owner = TaskOwner(
-      kind: .errorHandler, connection: task.owner.connection, codeGeneration: generationNumber)
+    let owner = unsafe TaskOwner(
+      kind: .errorHandler, connection: task.owner.connection, codeGeneration: codeGeneration(of: connection))
     text.withUTF8 { bytes in
       unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
     }
@@ -189,10 +197,12 @@ extension Worker {
       let work = due[next]
       next += 1
       switch work {
-      case .closed(let object, let listener, let reason, let key): callClose(object, listener, reason, key)
+      case .closed(let object, let handlers, let reason, let key): callClose(object, handlers, reason, key)
+      case .connected(let number): openOutgoing(number)
       case .wake(let token, let result): wake(token, result)
       case .answer(let ticket, let answer): give(answer, to: ticket)
       case .drained(let key): callDrain(key)
+      case .end(let token): raiseEnding(token)
       case .goOn(let token):
         if tasks.isCurrent(token), case .turn = tasks[token].wait { yieldedTasks.append(token) }
       }
@@ -213,12 +223,17 @@ extension Worker {
     }
   }
 
-  private func callClose(_ object: LuaReference, _ listener: UInt16, _ reason: CloseReason, _ key: HandleKey) {
-    defer { lua.release(object) }
-    let handler = listeners[Int(listener)].handlers.close
+  private func callClose(_ object: LuaReference, _ whose: ClosedHandlers, _ reason: CloseReason, _ key: HandleKey) {
+    defer {
+      lua.release(object)
+      outgoing.release(whose.own, lua: lua)
+    }
+    let handlers = whose.own < 0 ? listeners[Int(whose.listener)].handlers : outgoing[whose.own].handlers
+    let generation = whose.own < 0 ? generationNumber : outgoing[whose.own].codeGeneration
+    let handler = handlers.close
     guard handler.exists else { return }
     var text = reason.text
-    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
+    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generation)
     text.withUTF8 { bytes in
       unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
     }
@@ -226,9 +241,9 @@ extension Worker {
 
   private func callDrain(_ key: HandleKey) {
     guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { return }
-    let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.drain
+    let handler = unsafe handlers(of: connection).drain
     guard handler.exists else { return }
-    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
+    let owner = unsafe TaskOwner(kind: .event, connection: key, codeGeneration: codeGeneration(of: connection))
     unsafe start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
   }
 
@@ -246,14 +261,22 @@ extension Worker {
 
   // MARK: Ending old code
 
+  /// Ends the wait of a task that is to end: its call raises why.
+  private func raiseEnding(_ token: TaskToken) {
+    guard tasks.isCurrent(token) else { return }
+    unsafe resume(token, raising: .text(tasks[token].ending.text))
+  }
+
   /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers that such tasks
   /// have set since their generation was replaced.
   func endTasks(olderThan number: Int) {
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
-      tasks[token].isEnding = true
-      unsafe resume(token, raising: .text("reloaded"))
+      if tasks[token].ending == .none { tasks[token].ending = .reloaded }
+      tasks[token].endsInPipe = waitsForPipe(token)
+      raiseEnding(token)
       settle()
     }
+    forgetSpawned("reloaded") { $0.codeGeneration < number }
     for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
 }
