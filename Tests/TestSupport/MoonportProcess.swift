@@ -149,6 +149,12 @@ package final class MoonportProcess: Sendable {
     return path
   }
 
+  /// What every server of this run has preloaded: `scripts/test --only bytes` says so. See scripts/faults.c.
+  private static var preloaded: [String: String?] {
+    guard Patience.sanitizer == nil, let library = getenv("MOONPORT_TEST_PRELOAD") else { return [:] }
+    return ["LD_PRELOAD": String(cString: library)]
+  }
+
   private static func adminPath(in folder: TemporaryFolder) -> String { folder.file("admin.sock") }
 
   private static func launch(_ options: Options, script: String, folder: TemporaryFolder) throws -> Launch {
@@ -159,7 +165,7 @@ package final class MoonportProcess: Sendable {
     if !options.scriptArguments.isEmpty { arguments += ["--"] + options.scriptArguments }
     var launch = Launch(try executable(), arguments)
     launch.streams = options.streams
-    launch.environment = options.environment
+    launch.environment = preloaded.merging(options.environment) { _, chosen in chosen }
     launch.descriptorsMax = options.descriptorsMax
     return launch
   }
