@@ -10,7 +10,8 @@ import Testing
 @Suite struct HostileLogTests {
   /// What a client may send in one line: each would end a line, steer a terminal, reorder text or break a decoder.
   private static let hostile: [[UInt8]] = [
-    Array("\u{1b}[2J\u{1b}]0;owned\u{7}".utf8), [0, 1, 2, 0], [0xff, 0xfe, 0xc0, 0x80, 0xed, 0xa0, 0x80], Array("a\rb".utf8),
+    Array("\u{1b}[2J\u{1b}]0;owned\u{7}".utf8), [0, 1, 2, 0], [0xff, 0xfe, 0xc0, 0x80, 0xed, 0xa0, 0x80],
+    Array("a\rb".utf8),
     Array("\u{2028}2026-11-21T10:00:00.000Z error forged\u{2029}".utf8), Array("\u{202e}txet\u{2066}".utf8),
     Array("\" level=\"error\" message=\"forged".utf8), Array("\\n\\x00\\".utf8), Array("\u{85}\u{9b}31m".utf8),
     [UInt8](repeating: UInt8(ascii: "m"), count: 60_000), [UInt8](repeating: 0xff, count: 60_000),
@@ -58,7 +59,8 @@ import Testing
     }
   }
 
-  @Test func `a flood of errors, each about another client and its other words, becomes some lines and a count`() throws {
+  @Test func `a flood of errors, each about another client and its other words, becomes some lines and a count`() throws
+  {
     let server = try MoonportProcess.serving("function h.on_message(conn, text) error('cannot do ' .. text) end")
     for index in 0..<500 {
       let client = try server.connect()
@@ -79,7 +81,8 @@ import Testing
 
   @Test func `what a script logs is counted as repeated only where all of it is the same`() throws {
     let server = try MoonportProcess.serving(
-      "function h.on_message(conn, text) for i = 1, 40 do moonport.log.info('request', { number = i }) end conn:send('done') end")
+      "function h.on_message(conn, text) for i = 1, 40 do moonport.log.info('request', { number = i }) end conn:send('done') end"
+    )
     #expect(try server.connect().ask("go") == "done")
     try server.waitForErrors(containing: "number=40")
     #expect(occurrences(of: "number=", in: server.errors) == 40)

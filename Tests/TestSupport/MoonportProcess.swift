@@ -97,7 +97,9 @@ package final class MoonportProcess: Sendable {
   package func stop(timeout: Double = Patience.seconds) throws {
     child.sendSignal(SIGTERM)
     let status = try child.waitForExit(timeout: timeout)
-    guard status == .exited(0) || status == .exited(3) else { throw TestFailure("the server ended with \(status)\n\(child.transcript)") }
+    guard status == .exited(0) || status == .exited(3) else {
+      throw TestFailure("the server ended with \(status)\n\(child.transcript)")
+    }
   }
 
   /// A client connected to the listener with this index.

@@ -89,7 +89,8 @@ struct LogSite {
     let heading = Array("\nstack traceback:".utf8)
     let text = Array(message.utf8)
     let starts = text.indices.dropLast(heading.count - 1)
-    if let start = starts.last(where: { text[$0] == heading[0] && text[$0..<$0 + heading.count].elementsEqual(heading) }) {
+    if let start = starts.last(where: { text[$0] == heading[0] && text[$0..<$0 + heading.count].elementsEqual(heading) }
+    ) {
       hasher.combine(text[start...])
     }
     return hasher.finalize()
