@@ -61,6 +61,8 @@ void clinux_name_thread(const char *name) {
   pthread_setname_np(pthread_self(), cut);
 }
 
+void clinux_wake_exactly(void) { prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); }
+
 int clinux_find_user(const char *name, uid_t *user, gid_t *group) {
   // Entries are short lines; a directory service may give longer ones.
   for (size_t bytes = 1024; bytes <= 1 << 20; bytes *= 4) {
@@ -105,5 +107,3 @@ int clinux_can_regain_root(void) {
 }
 
 void clinux_allow_own_inspection(void) { prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
-
-void clinux_wake_exactly(void) { prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); }

@@ -18,6 +18,8 @@ struct Run: ParsableCommand {
   /// Longest grace that can be asked for, in seconds: a week; suspended handlers of older code end earlier anyway, at
   /// the next reload.
   static let reloadGraceSecondsMax: Double = 7 * 24 * 3600
+  /// Longest limit for a stuck worker, in seconds: a day, after which nobody waits for it any more.
+  static let stuckLimitSecondsMax: Double = 24 * 3600
   /// The levels of the log, from the most talkative.
   static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
 
@@ -63,6 +65,19 @@ struct Run: ParsableCommand {
       "Seconds that suspended handlers may go on running older code after a reload.", valueName: "seconds"))
   var reloadGrace: Double = 60
 
+  @Option(
+    help: ArgumentHelp(
+      "CPU seconds that a handler, timer or task may take between two waits; 0 is no bound.", valueName: "seconds"))
+  var handlerBudget: Double = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Seconds that a worker may be stuck in a C function before the process ends with status 70; 0 is for ever.",
+      valueName: "seconds"))
+  var stuckLimit: Double = 30
+
+  @OptionGroup var bounds: ScriptBounds
+
   @Option(help: ArgumentHelp("The least that is logged: \(logLevels.joined(separator: ", ")).", valueName: "level"))
   var logLevel = "info"
 
@@ -87,6 +102,12 @@ struct Run: ParsableCommand {
       throw ValidationError(
         "--reload-grace takes seconds from 0 to \(Int(Self.reloadGraceSecondsMax)), not \(reloadGrace)")
     }
+    guard handlerBudget == 0 || ScriptBounds.budgetSeconds.contains(handlerBudget) else {
+      throw ValidationError("--handler-budget takes 0 or seconds from 0.001 to 3600, not \(handlerBudget)")
+    }
+    guard stuckLimit >= 0, stuckLimit <= Self.stuckLimitSecondsMax else {
+      throw ValidationError("--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
+    }
     if logLevel == "warn" { logLevel = "warning" }
     guard Self.logLevels.contains(logLevel) else {
       throw ValidationError("--log-level takes \(Self.logLevels.joined(separator: ", ")), not \"\(logLevel)\"")
@@ -108,6 +129,9 @@ struct Run: ParsableCommand {
     configuration.console = console
     configuration.adminPath = admin
     configuration.reloadGraceSeconds = reloadGrace
+    configuration.handlerBudgetSeconds = handlerBudget
+    configuration.stuckLimitSeconds = stuckLimit
+    bounds.apply(to: &configuration)
     configuration.logLevel = logLevel
     configuration.logFormat = logFormat
     configuration.arguments = arguments

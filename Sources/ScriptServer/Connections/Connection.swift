@@ -54,7 +54,7 @@ struct ConnectionFlags: OptionSet {
   static let rateHeld = ConnectionFlags(rawValue: 1 << 14)
 
   /// While one of these is set, messages that have come wait.
-  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused, .rateHeld, .unheard]
+  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused, .unheard, .rateHeld]
   /// While one of these is set, not even the handler that runs gets more.
   static let paused: ConnectionFlags = [.scriptPaused, .outputPaused, .rateHeld]
   /// While one of these is set, not even a waiting `receive` gets anything.

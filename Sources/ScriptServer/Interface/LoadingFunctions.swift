@@ -7,6 +7,9 @@ import LuaRuntime
 extension Interface {
   static let loadingFunctions: [HostFunction] = unsafe [
     HostFunction("main", "i") { unsafe Worker.of($0).giveMain(HostCall($1!)) },
+    unsafe HostFunction("is_strict", "") {
+      unsafe HostCall($1!).returns(.boolean(Worker.of($0).server.configuration.sandbox == .strict))
+    },
     unsafe HostFunction("module", "is") { unsafe Worker.of($0).giveModule(HostCall($1!)) },
     unsafe HostFunction("arguments", "") { unsafe Worker.of($0).giveArguments(HostCall($1!)) },
     unsafe HostFunction("check_address", "s") { context, call in

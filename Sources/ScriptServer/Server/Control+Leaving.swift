@@ -87,6 +87,16 @@ extension ControlThread {
       at: CompletionPort.clock() + Self.stopNanoseconds, payload: ControlDeadline.forcedEnd.rawValue)
   }
 
+  /// The exit status when a worker was stuck for too long: EX_SOFTWARE of sysexits.h(3head), so that a supervisor can tell.
+  static let stuckExitStatus: Int32 = 70
+
+  /// A worker can neither go on nor be ended: the process ends, for its supervisor to start it again.
+  func endStuck(_ details: Logger.Metadata) {
+    log.critical("a worker was stuck past --stuck-limit; ending the process", metadata: details)
+    admin?.close()
+    exit(Self.stuckExitStatus)
+  }
+
   /// A worker that does not end is in a handler that does not return: nothing is left but to end the process.
   func forceEnd() {
     log.critical("a worker did not end: a handler keeps it busy; ending the process")

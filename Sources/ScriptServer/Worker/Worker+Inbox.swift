@@ -6,10 +6,15 @@ import LuaRuntime
 import Synchronization
 
 extension Worker {
+  /// Messages of the mailbox handled in one turn: other workers that send without end leave this one's clients a chance between.
+  private static let inboxPerTurnMax = 4096
+
   /// Handles what came by mailbox, in order. What is still to be handled stays in the inbox meanwhile: a reload's switch
   /// looks there for what the old code has sent, and a worker that ends for what it must let go.
   func handleInbox() {
-    while inboxNext < inbox.count, !isEnding {
+    var left = Self.inboxPerTurnMax
+    while inboxNext < inbox.count, left > 0, !isEnding {
+      left -= 1
       let message = inbox[inboxNext]
       inboxNext += 1
       handle(message)

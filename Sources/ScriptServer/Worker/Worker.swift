@@ -17,6 +17,8 @@ final class Worker: @unchecked Sendable {
   let port: CompletionPort
   let mailbox: Mailbox<WorkerMessage>
   let counters = WorkerCounters()
+  /// What the watchdog says of it; for any thread.
+  let watch: WorkerWatch
   let log: Logger
 
   // MARK: What the worker's thread owns
@@ -73,6 +75,7 @@ final class Worker: @unchecked Sendable {
     self.index = index
     self.server = server
     log = server.log
+    watch = WorkerWatch(index: index, server: server)
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
     rooms = Rooms(directory: server.rooms)
@@ -82,6 +85,7 @@ final class Worker: @unchecked Sendable {
     unsafe pool.initialize(to: BufferPool())
     coroutines = CoroutinePool(lua)
     unsafe lua.setContext(Unmanaged.passUnretained(self).toOpaque())
+    guardRuns()
   }
 
   deinit {
@@ -169,9 +173,13 @@ final class Worker: @unchecked Sendable {
     }
   }
 
+  /// Deadlines handled in one turn: timers and sleepers that are due together by the thousand leave sockets a chance between.
+  private static let deadlinesPerTurnMax = 1024
+
   private func fireDeadlines() {
     // The clock of the turn's beginning: a deadline that passed during this turn is for the next one.
-    while let payload = deadlines.popExpired(at: now) {
+    for _ in 0..<Self.deadlinesPerTurnMax {
+      guard let payload = deadlines.popExpired(at: now) else { return }
       switch DeadlinePurpose(payload: payload) {
       case .connection(let key): connectionDue(key)
       case .task(let token): taskDue(token)
@@ -189,6 +197,8 @@ final class Worker: @unchecked Sendable {
     counters.busyNanoseconds.add(nanoseconds)
     if nanoseconds > counters.longestTurnNanoseconds.current { counters.longestTurnNanoseconds.set(nanoseconds) }
     counters.luaBytes.set(lua.memoryBytes)
+    counters.budgetErrors.set(lua.endedRuns)
+    if lua.wantsMemory { recoverMemory() }
     if port.relayedBytes != countedRelayedBytes { countRelayed() }
   }
 }
