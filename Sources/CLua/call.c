@@ -277,15 +277,14 @@ RAISES static void encode(lua_State *L, const mp_function *function, mp_call *ca
   function->body(mp_state_of(L)->context, call);
 }
 
-// Whether a finalizer runs. Lua 5.4.4 and later answer every lua_gc call in one with -1.
-static bool in_finalizer(lua_State *L) { return lua_gc(L, LUA_GCISRUNNING) < 0; }
-
 static int trampoline(lua_State *L) {
   const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
   mp_call call;
-  // A finalizer runs whenever something allocates: also between two results that Swift has already handed out, or while Swift
-  // has Lua make a string. The server is in no state to be asked anything then.
-  if (in_finalizer(L)) return luaL_error(L, "%s cannot be called in a finalizer", function->name);
+  // A finalizer of a C library may run whenever something allocates: also while Swift has Lua make a string. The server is in no
+  // state to be asked anything then.
+  if (L != mp_state_of(L)->running) {
+    return luaL_error(L, "%s cannot be called here: in a finalizer, or on a thread that a C library runs", function->name);
+  }
   call.thread = L;
   call.outcome = MP_RETURN;
   call.result_count = 0;
@@ -331,6 +330,14 @@ typedef struct registration {
   int32_t count;
 } registration;
 
+// Moves `name` behind `prefix`, if it begins with that.
+static bool skip_prefix(const char **name, const char *prefix) {
+  size_t count = strlen(prefix);
+  if (strncmp(*name, prefix, count) != 0) return false;
+  *name += count;
+  return true;
+}
+
 static int register_body(lua_State *L) {
   const registration *r = lua_touserdata(L, 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->natives);
@@ -338,11 +345,13 @@ static int register_body(lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->dictionary_methods);
   for (int32_t i = 0; i < r->count; i++) {
     const mp_function *function = &r->functions[i];
-    const char *colon = strchr(function->name, ':');
-    int table = colon == NULL ? 2 : strncmp(function->name, "shared:", 7) == 0 ? 4 : 3;
+    const char *name = function->name;
+    int table = 2;
+    if (skip_prefix(&name, "connection:")) table = 3;
+    if (skip_prefix(&name, "shared:")) table = 4;
     lua_pushlightuserdata(L, (void *)function);
     lua_pushcclosure(L, trampoline, 1);
-    lua_setfield(L, table, colon == NULL ? function->name : colon + 1);
+    lua_setfield(L, table, name);
   }
   return 0;
 }

@@ -114,6 +114,13 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
     unsafe call.pointee.result_count = 3
   }
 
+  /// Returns four values to the script, the most there can be.
+  package func returns(_ first: LuaValue, _ second: LuaValue, _ third: LuaValue, _ fourth: LuaValue) {
+    unsafe returns(first, second, third)
+    unsafe result(3, fourth)
+    unsafe call.pointee.result_count = 4
+  }
+
   /// Returns `nil` and a stable reason: what can fail in a running program.
   package func fails(_ reason: StaticString) { unsafe returns(.nil, .text(reason)) }
 

@@ -155,7 +155,7 @@ import Testing
     #expect(try client.ask("go") == "gone")
     #expect(try client.ask("next") == "got next")
     #expect(try client.ask("go") == "gone")
-    #expect(server.outputCount(of: "true\tnil\tcancelled\n") == 2)
+    try eventually("both tasks were cancelled") { server.outputCount(of: "true\tnil\tcancelled\n") == 2 }
   }
 
   @Test func `a connection's end wakes the task that receives from it, once`() throws {

@@ -72,6 +72,17 @@ struct AllocationFailureTests {
         sleep = function() native.sleep(0) end,
         timer = function() native.cancel_timer(native.timer(100, true, function() return decode end)) end,
         cancel_timer = function() native.cancel_timer(1) end,
+        publish = function() assert(native.publish("a channel", 1, "x", { { y = 1.5 } })) end,
+        subscribe = function()
+          local number = native.subscribe(moonport.generation, "a channel of some length", function() return decode end)
+          assert(native.cancel_subscription(number))
+        end,
+        cancel_subscription = function() assert(not native.cancel_subscription(1)) end,
+        spawn = function() assert(native["task:wait"](native.spawn(function(ending) return decode end))) end,
+        ["task:wait"] = function() assert(native["task:wait"](1)) end,
+        cancel_task = function() assert(native.cancel_task(native.spawn(function(ending) return decode end))) end,
+        task_ending = function() assert(not native.task_ending()) end,
+        task_failed = function() native.task_failed("message") end,
       },
       moonport = {
         listen = function() fails(moonport.listen, { address = "127.0.0.1:1" }) end,
@@ -87,6 +98,16 @@ struct AllocationFailureTests {
         sleep = function() moonport.sleep(0) end,
         after = function() moonport.after(100, function(a, b) return a, b end, 1, "b"):cancel() end,
         every = function() moonport.every(100, function(a, b) return a, b end, 1, "b"):cancel() end,
+        publish = function() fails(moonport.publish, "a channel", decode) end,
+        subscribe = function() assert(moonport.subscribe("a channel of some length", decode):cancel()) end,
+        spawn = function()
+          assert(moonport.spawn(function(a, b) moonport.sleep(0) return b end, 1, "b"):wait() == "b")
+          local waits = moonport.spawn(function() local x <close> = setmetatable({}, { __close = print }) moonport.sleep(100) end)
+          assert(waits:wait(0) == nil and waits:cancel())
+          assert(select(2, waits:wait()) == "cancelled")
+          local _, problem, traceback = moonport.spawn(error, "x"):wait()
+          assert(problem == "x" and #traceback > 10)
+        end,
         log = function()
           for _, level in ipairs { "debug", "info", "warn", "error" } do moonport.log[level]("m", { a = 1, b = "c" }) end
         end,
@@ -196,9 +217,9 @@ struct AllocationFailureTests {
       worker.start(handlers.console, LuaArguments(.reference(name)), owner)
       worker.settle()
       client.send("in\n")
-      for _ in 0..<4 where worker.tasks.count > 0 { host.turn() }
+      for _ in 0..<12 where worker.tasks.count > 0 { host.turn() }
     }
-    #expect(worker.tasks.count == 0, "a task was left behind")
+    #expect(worker.tasks.count == 0 && worker.spawned.count == 0, "a task was left behind")
     // What the case did not read.
     host.turn()
     _ = client.received()

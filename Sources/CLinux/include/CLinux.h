@@ -24,6 +24,7 @@
 static const uint32_t clinux_readable = EPOLLIN;
 static const uint32_t clinux_writable = EPOLLOUT;
 static const uint32_t clinux_broken = EPOLLERR | EPOLLHUP;
+static const uint32_t clinux_read_end = EPOLLRDHUP;
 static const uint32_t clinux_edge = EPOLLET;
 static const uint32_t clinux_exclusive = EPOLLEXCLUSIVE;
 
@@ -49,6 +50,12 @@ static inline uint64_t clinux_event_key(const struct epoll_event *events, int in
 /// eventfd(2), counter 0, EFD_NONBLOCK | EFD_CLOEXEC.
 int clinux_eventfd(void);
 
+/// pipe2(2) with O_NONBLOCK | O_CLOEXEC.
+int clinux_pipe(int *read_end, int *write_end);
+
+/// splice(2) with SPLICE_F_MOVE | SPLICE_F_NONBLOCK, between a pipe and a non-blocking socket.
+ssize_t clinux_splice(int source, int target, size_t bytes_max);
+
 /// accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC; the peer's address is not asked for.
 int clinux_accept(int listener);
 
@@ -70,6 +77,24 @@ static inline ssize_t clinux_send_vector(int descriptor, const struct iovec *pie
   struct msghdr message = {.msg_iov = (struct iovec *)pieces, .msg_iovlen = count};
   return sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
+
+/// The user and group ids of `name`, by getpwnam_r(3): 0, ENOENT when there is no such user, or another error number.
+int clinux_find_user(const char *name, uid_t *user, gid_t *group);
+
+/// Takes on the groups of `name` for good, in all threads: initgroups(3), setresgid(2). 0, or -1 and errno.
+int clinux_join_groups(const char *name, gid_t group);
+
+/// Changes the effective user alone, in all threads: setresuid(2). 0, or -1 and errno.
+int clinux_act_as(uid_t user);
+
+/// Makes `user` the real, effective and saved user of all threads: setresuid(2). 0, or -1 and errno.
+int clinux_become(uid_t user);
+
+/// Whether this thread could be root again: its user or group ids, or its capabilities, allow it. It tries.
+int clinux_can_regain_root(void);
+
+/// Lets the process read its own /proc/self again after its user has changed: PR_SET_DUMPABLE of prctl(2).
+void clinux_allow_own_inspection(void);
 
 /// pthread_setname_np(3) of the calling thread; longer names are cut to the kernel's 15 bytes.
 void clinux_name_thread(const char *name);

@@ -13,6 +13,21 @@ package struct WorkerStatus: Sendable, Equatable {
   package var memoryBytes: Int64 = 0
   /// Suspended handlers and tasks that still run an older generation's code.
   package var handlersOnOlderGenerations = 0
+  /// Messages that its code published to channels.
+  package var published: Int64 = 0
+  /// Subscriptions' functions started, one for each message and subscription.
+  package var delivered: Int64 = 0
+  package var subscriptions = 0
+  /// Messages not queued or dropped because of an output limit, or because another worker was too far behind.
+  package var dropped: Int64 = 0
+  /// Runs that were ended by `--handler-budget` or `--load-budget`.
+  package var budgetErrors: Int64 = 0
+  /// How often its scripts ran out of memory.
+  package var memoryErrors: Int64 = 0
+  /// The script's line of a handler that is stuck in a C function, empty where it is not known; nil while none is.
+  package var stuckAt: String?
+  /// How long that handler goes on, in seconds.
+  package var stuckSeconds: Double = 0
   /// Turns of the worker's loop since it started.
   package var turns: Int64 = 0
   /// Time spent in turns, not waiting, since the start, in seconds.
@@ -101,6 +116,10 @@ package struct ServerStatus: Sendable, Equatable {
   package var memoryBytes: Int64 { workers.reduce(0) { $0 &+ $1.memoryBytes } }
   /// Suspended handlers and tasks of all workers that still run older code.
   package var handlersOnOlderGenerations: Int { workers.reduce(0) { $0 &+ $1.handlersOnOlderGenerations } }
+  package var published: Int64 { workers.reduce(0) { $0 &+ $1.published } }
+  package var delivered: Int64 { workers.reduce(0) { $0 &+ $1.delivered } }
+  package var subscriptions: Int { workers.reduce(0) { $0 &+ $1.subscriptions } }
+  package var dropped: Int64 { workers.reduce(0) { $0 &+ $1.dropped } }
   /// Connections refused for any reason.
   package var refusedTotal: Int64 { refused.values.reduce(0, &+) }
 }
@@ -125,6 +144,8 @@ package struct ConnectionSummary: Sendable, Equatable {
   /// Bytes that wait for the client to read.
   package var queuedBytes = 0
   package var rooms: [String] = []
+  /// Made by a script, and no client.
+  package var isOutgoing = false
 
   package init() {}
 }

@@ -13,7 +13,7 @@ package enum StatusReport {
     text += "\nTraffic\n" + traffic(status)
     text += "\nListeners\n" + listeners(status)
     if !status.dictionaries.isEmpty { text += "\nShared dictionaries\n" + dictionaries(status) }
-    text += "\nWorkers\n" + workers(status)
+    text += "\nWorkers\n" + workers(status) + troubles(status)
     return text
   }
 
@@ -44,6 +44,11 @@ package enum StatusReport {
     var text = line("connections", "\(FigureText.count(Int64(status.connections))) open")
     text += line("messages", "\(FigureText.count(status.messagesIn)) in, \(FigureText.count(status.messagesOut)) out")
     text += line("bytes", "\(FigureText.size(status.bytesIn)) in, \(FigureText.size(status.bytesOut)) out")
+    text += line(
+      "channels",
+      "\(FigureText.count(status.published)) published, \(FigureText.count(status.delivered)) delivered, "
+        + "\(FigureText.count(Int64(status.subscriptions))) subscribed")
+    text += line("dropped", FigureText.count(status.dropped))
     text += line("Lua memory", FigureText.size(status.memoryBytes))
     text += line("errors", FigureText.count(status.errors))
     let reasons = status.refused.filter { $0.value > 0 }.sorted { $0.key < $1.key }
@@ -97,6 +102,22 @@ package enum StatusReport {
     return table.text
   }
 
+  /// A line for each worker whose scripts went, or go, beyond their bounds.
+  private static func troubles(_ status: ServerStatus) -> String {
+    var text = ""
+    for worker in status.workers {
+      var parts: [String] = []
+      if let place = worker.stuckAt {
+        let span = FigureText.span(worker.stuckSeconds)
+        parts.append(place.isEmpty ? "stuck for \(span)" : "stuck for \(span) in \(place)")
+      }
+      if worker.budgetErrors > 0 { parts.append("runs over budget: \(FigureText.count(worker.budgetErrors))") }
+      if worker.memoryErrors > 0 { parts.append("out of memory: \(FigureText.count(worker.memoryErrors))") }
+      if !parts.isEmpty { text += line("worker \(worker.id)", parts.joined(separator: ", ")) }
+    }
+    return text
+  }
+
   /// A label in a column of its own, two blanks, the value.
   private static func line(_ label: String, _ value: String) -> String {
     let padding = String(repeating: " ", count: max(0, 11 - label.count))
@@ -143,6 +164,10 @@ package enum StatusReport {
     for dictionary in status.dictionaries { append(dictionary, to: &json) }
     json.endArray()
     json.member("memory", status.memoryBytes)
+    json.member("published", status.published)
+    json.member("delivered", status.delivered)
+    json.member("subscriptions", status.subscriptions)
+    json.member("dropped", status.dropped)
     json.member("pid", status.processID)
     json.member("script", status.scriptPath)
     json.member("hash", status.contentHash)
@@ -167,6 +192,14 @@ package enum StatusReport {
     json.member("messages_out", worker.messagesOut)
     json.member("memory", worker.memoryBytes)
     json.member("handlers_on_older_generations", worker.handlersOnOlderGenerations)
+    json.member("published", worker.published)
+    json.member("delivered", worker.delivered)
+    json.member("subscriptions", worker.subscriptions)
+    json.member("dropped", worker.dropped)
+    json.member("budget_errors", worker.budgetErrors)
+    json.member("memory_errors", worker.memoryErrors)
+    json.member("stuck_at", worker.stuckAt ?? "")
+    json.member("stuck_seconds", milliseconds(worker.stuckSeconds))
     json.member("turns", worker.turns)
     json.member("busy", milliseconds(worker.busySeconds))
     json.member("longest_turn", worker.longestTurnSeconds)

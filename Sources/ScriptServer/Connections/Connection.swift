@@ -46,11 +46,20 @@ struct ConnectionFlags: OptionSet {
   static let outgoing = ConnectionFlags(rawValue: 1 << 10)
   /// The script gave it a codec of its own, so that a reload does not change it.
   static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
+  /// Its bytes are passed on to another connection and back; handlers and scripts have no part in them.
+  static let piped = ConnectionFlags(rawValue: 1 << 12)
+  /// An outgoing connection without on_message: what comes waits for `receive`.
+  static let unheard = ConnectionFlags(rawValue: 1 << 13)
+
+  /// It has sent as many messages as its rate allows for now (`message_rate`).
+  static let rateHeld = ConnectionFlags(rawValue: 1 << 14)
 
   /// While one of these is set, messages that have come wait.
-  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused]
+  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused, .unheard, .rateHeld]
   /// While one of these is set, not even the handler that runs gets more.
-  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused]
+  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused, .rateHeld]
+  /// While one of these is set, not even a waiting `receive` gets anything.
+  static let starved: ConnectionFlags = [.outputPaused, .rateHeld]
 }
 
 /// One client.
@@ -58,7 +67,7 @@ struct Connection: ~Copyable {
   var key = HandleKey.none
   var phase = ConnectionPhase.free
   var flags: ConnectionFlags = []
-  /// The listener it came through, an index of the server's table.
+  /// The listener it came through, an index of the server's table; 0 for an outgoing connection.
   var listener: UInt16 = 0
   /// Index in the worker's codec table.
   var codec: UInt16 = 0
@@ -66,6 +75,10 @@ struct Connection: ~Copyable {
   var object = LuaReference.none
   /// The suspended task that takes the next message, if any.
   var receiver = TaskToken.none
+  /// Index of the handlers of an outgoing connection; -1 for a client, who has its listener's.
+  var handlers: Int32 = -1
+  /// Index of the pair it is piped in, while `.piped`.
+  var pipe: Int32 = -1
   /// Handlers and tasks of this connection that have not finished.
   var activeTasks: Int32 = 0
   /// Its place among the worker's open connections.
@@ -86,6 +99,11 @@ struct Connection: ~Copyable {
   /// When the first byte of the message that is still incomplete came; 0 between messages.
   var messageBegunAt: UInt64 = 0
   var softSince: UInt64 = 0
+  /// The value of `messagesIn` at which its rate's tokens are used up, as of `rateRefilledAt` (ns).
+  var messagesAllowed: UInt32 = 0
+  var rateRefilledAt: UInt64 = 0
+  /// When a closed connection must have taken what is queued (ns).
+  var flushUntil: UInt64 = .max
   /// The client's address as the server's admission counts it.
   var peerHash: UInt64 = 0
 

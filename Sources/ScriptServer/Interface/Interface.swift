@@ -13,9 +13,11 @@ enum Interface {
     receiveFunctions,
     roomFunctions,
     serverFunctions,
+    outgoingFunctions,
     loadingFunctions,
     timerFunctions,
     taskFunctions,
+    channelFunctions,
     logFunctions,
     sharedFunctions,
   ]

@@ -17,11 +17,17 @@ extension Worker {
     guard let connection = unsafe table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key),
       unsafe connection.pointee.phase == .open
     else { return call.fails("closed") }
+    if unsafe connection.pointee.flags.contains(.piped) { return call.fails("piped") }
     if unsafe connection.pointee.receiver != .none {
       return unsafe call.raises(.text("another coroutine already receives from this connection"))
     }
     if unsafe connection.pointee.flags.contains(.outputPaused), unsafe !connection.pointee.inbound.isEmpty {
       // A client that does not take its answers is not asked for more questions.
+      return unsafe waitToReceive(call, connection, request)
+    }
+    if unsafe messagesLeft(connection, most: 1) <= 0 {
+      // The cutting holds it back, or ends it.
+      unsafe markReady(connection)
       return unsafe waitToReceive(call, connection, request)
     }
     if unsafe connection.pointee.flags.contains(.endOfStream) {

@@ -179,7 +179,17 @@ extension ControlThread {
     status.messagesOut = Int64(worker.counters.messagesOut.current)
     status.memoryBytes = Int64(worker.counters.luaBytes.current)
     status.handlersOnOlderGenerations = worker.counters.olderTasks.current
+    status.published = Int64(worker.counters.published.current)
+    status.delivered = Int64(worker.counters.delivered.current)
+    status.subscriptions = worker.counters.subscriptions.current
+    status.dropped = Int64(worker.counters.dropped.current)
     status.turns = Int64(worker.counters.turns.current)
+    status.budgetErrors = Int64(worker.counters.budgetErrors.current)
+    status.memoryErrors = Int64(worker.counters.memoryErrors.current)
+    if let stuck = worker.watch.stuck {
+      status.stuckAt = stuck.place
+      status.stuckSeconds = Double(CompletionPort.clock() &- stuck.since) / 1e9
+    }
     status.busySeconds = Double(worker.counters.busyNanoseconds.current) / 1e9
     status.longestTurnSeconds = Double(worker.counters.longestTurnNanoseconds.current) / 1e9
     return status

@@ -9,6 +9,9 @@ import Synchronization
 extension Worker {
   /// How long a closed connection may take to accept what is still queued for it, without any progress.
   private static let flushNanoseconds: UInt64 = 10_000_000_000
+  /// How long it may take in all, so that nobody who reads a byte now and then keeps its output for ever: the default limit of
+  /// output, 8 MiB, at a slow line's 70 kB/s.
+  private static let flushNanosecondsMax: UInt64 = 120_000_000_000
   /// How long a client may go on sending after we ended our side: long enough for a round trip around the world and back,
   /// short enough that a client that never ends costs little.
   private static let lingerNanoseconds: UInt64 = 2_000_000_000
@@ -23,11 +26,12 @@ extension Worker {
   /// Ends a connection from our side: its handlers are told, what is queued goes out, then the client sees a clean end.
   func close(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     guard unsafe connection.pointee.isUsable else { return }
+    let piped = unsafe endPipe(of: connection, reason, keepsHeld: true)
     unsafe leave(connection, reason)
-    unsafe connection.pointee.phase = .flushing
+    unsafe beginFlushing(connection)
     unsafe connection.pointee.decoder.reset()
-    unsafe schedule(connection, at: now + Self.flushNanoseconds)
     unsafe markDirty(connection)
+    if let piped = unsafe piped { unsafe close(piped, reason) }
     // While its bytes are being cut, the cutting does the rest when it notices.
     if unsafe connection.pointee.flags.contains(.cutting) { return }
     unsafe connection.pointee.inbound.release()
@@ -50,7 +54,10 @@ extension Worker {
 
   /// Goes a step further towards the end once nothing is left to send.
   func conclude(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.piped) { return }
     guard unsafe connection.pointee.output.isEmpty, unsafe !connection.pointee.flags.contains(.writing) else {
+      // Nobody is left who could add to it: it has as long as after any close.
+      if unsafe connection.pointee.phase == .ending && connection.pointee.activeTasks == 0 { unsafe beginFlushing(connection) }
       return unsafe markDirty(connection)
     }
     switch unsafe connection.pointee.phase {
@@ -66,9 +73,15 @@ extension Worker {
     }
   }
 
-  /// Progress while flushing: the bound counts from here.
+  private func beginFlushing(_ connection: UnsafeMutablePointer<Connection>) {
+    unsafe connection.pointee.phase = .flushing
+    unsafe connection.pointee.flushUntil = now + Self.flushNanosecondsMax
+    unsafe extendFlushing(connection)
+  }
+
+  /// Progress while flushing: the bound counts from here, within the bound of all of it.
   func extendFlushing(_ connection: UnsafeMutablePointer<Connection>) {
-    unsafe schedule(connection, at: now + Self.flushNanoseconds)
+    unsafe schedule(connection, at: min(now + Self.flushNanoseconds, connection.pointee.flushUntil))
   }
 
   // MARK: Ending at once
@@ -76,10 +89,20 @@ extension Worker {
   /// Ends a connection that can or shall not be written to any more: what is queued is dropped.
   func lost(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     if unsafe connection.pointee.phase == .free { return }
+    let piped = unsafe endPipe(of: connection, reason, keepsHeld: false)
     unsafe leave(connection, reason)
     // The port lets go of the first chunk before its memory is given back.
     unsafe port.reset(connection.pointee.key)
     unsafe forget(connection)
+    if let piped = unsafe piped { unsafe lost(piped, reason) }
+  }
+
+  /// Ends the pipe that a connection is in, whose other connection ends with it; nil when it is in none.
+  private func endPipe(
+    of connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason, keepsHeld: Bool
+  ) -> UnsafeMutablePointer<Connection>? {
+    guard unsafe connection.pointee.flags.contains(.piped) else { return nil }
+    return unsafe dissolve(connection, .fails(Self.pipeReason(reason)), keepsHeld: keepsHeld)
   }
 
   /// Ends a connection that both sides are done with.
@@ -92,6 +115,11 @@ extension Worker {
     unsafe connection.pointee.output.clear(pool: pool)
     _ = unsafe deadlines.cancel(connection.pointee.deadline)
     unsafe codecs.release(connection.pointee.codec, lua: lua)
+    if unsafe connection.pointee.flags.contains(.outgoing) {
+      unsafe outgoing.release(connection.pointee.handlers, lua: lua)
+      server.outgoingReleased()
+      return unsafe table.remove(connection)
+    }
     unsafe server.released(worker: index, listener: connection.pointee.listener, peerHash: connection.pointee.peerHash)
     if let counters = unsafe listeners[Int(connection.pointee.listener)].counters {
       unsafe counters._withUnsafeGuaranteedRef { _ = $0.open.subtract(1, ordering: .relaxed) }
@@ -100,17 +128,35 @@ extension Worker {
   }
 
   /// Takes an open connection out of everything that scripts can reach it by, and has its on_close called.
-  private func leave(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
+  func leave(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     unsafe wakeReceiver(connection, .closed)
     guard unsafe connection.pointee.phase == .open else { return }
+    count(reason)
     unsafe table.leaveOpen(connection)
     unsafe rooms.leaveAll(connection)
-    counters.connections.subtract(1, ordering: .relaxed)
+    let own = unsafe connection.pointee.handlers
+    if own < 0 {
+      counters.connections.subtract(1, ordering: .relaxed)
+    } else {
+      counters.outgoing.add(-1)
+      outgoing.retain(own)
+    }
     unsafe due.append(
       .closed(
-        object: connection.pointee.object, listener: connection.pointee.listener, reason: reason,
+        object: connection.pointee.object,
+        handlers: ClosedHandlers(listener: connection.pointee.listener, own: own), reason: reason,
         connection: connection.pointee.key))
     unsafe connection.pointee.object = .none
+  }
+
+  /// Counts an end that a limit caused, by the option that set it.
+  private func count(_ reason: CloseReason) {
+    switch reason {
+    case .overflow: server.refused("output_limit")
+    case .tooLong: server.refused("max_length")
+    case .messageRate: server.refused("message_rate")
+    case .peer, .timeout, .reset, .error, .shutdown, .script: break
+    }
   }
 
   /// Has the suspended `receive` of a connection return.
@@ -139,7 +185,9 @@ extension Worker {
   private func nextOpenDeadline(_ connection: UnsafeMutablePointer<Connection>) -> UInt64 {
     let limits = unsafe listeners[Int(connection.pointee.listener)].limits
     var next = UInt64.max
-    if limits.idleNanoseconds > 0 { next = unsafe connection.pointee.lastMessageAt &+ limits.idleNanoseconds }
+    let isHeld = unsafe connection.pointee.flags.contains(.rateHeld)
+    if isHeld { next = unsafe holdEnd(connection) }
+    if limits.idleNanoseconds > 0, !isHeld { next = unsafe lastActive(connection) &+ limits.idleNanoseconds }
     if limits.messageNanoseconds > 0, unsafe connection.pointee.messageBegunAt > 0 {
       next = unsafe min(next, connection.pointee.messageBegunAt &+ limits.messageNanoseconds)
     }
@@ -147,6 +195,13 @@ extension Worker {
       next = unsafe min(next, connection.pointee.softSince &+ UInt64(limits.output.softSeconds * 1e9))
     }
     return next
+  }
+
+  /// When a connection last had a complete message; a piped one, when a byte last moved in either direction.
+  func lastActive(_ connection: UnsafeMutablePointer<Connection>) -> UInt64 {
+    let last = unsafe connection.pointee.lastMessageAt
+    return unsafe connection.pointee.flags.contains(.piped)
+      ? max(last, port.lastRelayed(connection.pointee.key)) : last
   }
 
   func connectionDue(_ key: HandleKey) {
@@ -162,13 +217,16 @@ extension Worker {
   }
 
   private func openDeadlinePassed(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.rateHeld), unsafe holdEnd(connection) <= now { unsafe release(held: connection) }
     let next = unsafe nextOpenDeadline(connection)
     if next > now { return unsafe next == .max ? () : schedule(connection, at: next) }
-    let limits = unsafe listeners[Int(connection.pointee.listener)].limits.output
-    let overSoft = unsafe connection.pointee.flags.contains(.overSoft) && limits.policy == .close
-    if overSoft, unsafe connection.pointee.softSince &+ UInt64(limits.softSeconds * 1e9) <= now {
+    let limits = unsafe listeners[Int(connection.pointee.listener)].limits
+    let overSoft = unsafe connection.pointee.flags.contains(.overSoft) && limits.output.policy == .close
+    if overSoft, unsafe connection.pointee.softSince &+ UInt64(limits.output.softSeconds * 1e9) <= now {
       unsafe lost(connection, .overflow)
     } else {
+      let isIdle = unsafe limits.idleNanoseconds > 0 && connection.pointee.lastMessageAt &+ limits.idleNanoseconds <= now
+      server.refused(isIdle ? "idle_timeout" : "message_timeout")
       unsafe close(connection, .timeout)
     }
   }

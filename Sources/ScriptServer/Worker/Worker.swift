@@ -17,6 +17,8 @@ final class Worker: @unchecked Sendable {
   let port: CompletionPort
   let mailbox: Mailbox<WorkerMessage>
   let counters = WorkerCounters()
+  /// What the watchdog says of it; for any thread.
+  let watch: WorkerWatch
   let log: Logger
 
   // MARK: What the worker's thread owns
@@ -30,7 +32,14 @@ final class Worker: @unchecked Sendable {
   var codecs = CodecTable()
   var tasks = TaskTable()
   var timers = TimerTable()
+  var subscriptions: Subscriptions
+  var standstill = Standstill()
   var spawned = SpawnTable()
+  var connects = ConnectTable()
+  var outgoing = OutgoingHandlersTable()
+  var pipes = PipeTable()
+  /// How many of the bytes that the port has relayed are counted.
+  var countedRelayedBytes: UInt64 = 0
   var deadlines = Deadlines()
   /// Handlers and limits by the server's index of listeners, as the current generation has them.
   var listeners: [ListenerEntry] = []
@@ -57,6 +66,8 @@ final class Worker: @unchecked Sendable {
   var inboxNext = 0
   let scratch = Scratch()
   var now: UInt64 = 0
+  /// on_stop runs or has run: what waits now would wait for ever.
+  var isStopping = false
   var isEnding = false
 
   /// Makes a worker with its own port and Lua state; `throws` what the system refused.
@@ -64,14 +75,17 @@ final class Worker: @unchecked Sendable {
     self.index = index
     self.server = server
     log = server.log
+    watch = WorkerWatch(index: index, server: server)
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
     rooms = Rooms(directory: server.rooms)
+    subscriptions = Subscriptions(directory: server.channels, worker: index)
     (lua, prelude) = try Self.openState()
     unsafe pool = .allocate(capacity: 1)
     unsafe pool.initialize(to: BufferPool())
     coroutines = CoroutinePool(lua)
     unsafe lua.setContext(Unmanaged.passUnretained(self).toOpaque())
+    guardRuns()
   }
 
   deinit {
@@ -141,7 +155,9 @@ final class Worker: @unchecked Sendable {
     case .write: written(completion)
     case .hangup: hungUp(completion)
     case .packet: mailbox.drain(into: &inbox)
-    case .accept, .connect: preconditionFailure("a worker submits neither accepts nor connects")
+    case .connect: connected(completion)
+    case .relay: relayed(completion)
+    case .accept: preconditionFailure("a worker submits no accepts")
     }
   }
 
@@ -157,13 +173,18 @@ final class Worker: @unchecked Sendable {
     }
   }
 
+  /// Deadlines handled in one turn: timers and sleepers that are due together by the thousand leave sockets a chance between.
+  private static let deadlinesPerTurnMax = 1024
+
   private func fireDeadlines() {
     // The clock of the turn's beginning: a deadline that passed during this turn is for the next one.
-    while let payload = deadlines.popExpired(at: now) {
+    for _ in 0..<Self.deadlinesPerTurnMax {
+      guard let payload = deadlines.popExpired(at: now) else { return }
       switch DeadlinePurpose(payload: payload) {
       case .connection(let key): connectionDue(key)
       case .task(let token): taskDue(token)
       case .timer(let token): timerDue(token)
+      case .connect(let key): connectDue(key)
       }
       settle()
     }
@@ -176,6 +197,18 @@ final class Worker: @unchecked Sendable {
     counters.busyNanoseconds.add(nanoseconds)
     if nanoseconds > counters.longestTurnNanoseconds.current { counters.longestTurnNanoseconds.set(nanoseconds) }
     counters.luaBytes.set(lua.memoryBytes)
+    counters.budgetErrors.set(lua.endedRuns)
+    if lua.wantsMemory { recoverMemory() }
+    if port.relayedBytes != countedRelayedBytes { countRelayed() }
+  }
+}
+
+extension Worker {
+  private func countRelayed() {
+    let bytes = Int(port.relayedBytes - countedRelayedBytes)
+    countedRelayedBytes = port.relayedBytes
+    counters.bytesIn.add(bytes)
+    counters.bytesOut.add(bytes)
   }
 }
 
@@ -194,17 +227,26 @@ struct ListenerEntry {
 /// What a handler decided that happens once it has returned or waits, in this order.
 enum DueWork {
   /// on_close, of a connection whose slot may be gone already.
-  case closed(object: LuaReference, listener: UInt16, reason: CloseReason, connection: HandleKey)
+  case closed(object: LuaReference, handlers: ClosedHandlers, reason: CloseReason, connection: HandleKey)
   /// A waiting task's result.
   case wake(TaskToken, WakeResult)
   /// The answer that a task waits for.
   case answer(WaitTicket, WaitAnswer)
+  /// An outgoing connection is made.
+  case connected(ConnectNumber)
   /// on_drain
   case drained(HandleKey)
   /// The script yielded; it goes on.
   case goOn(TaskToken)
   /// A task whose wait was ended by `cancel` goes on with that error.
   case end(TaskToken)
+}
+
+/// Whose on_close is called for a connection that may be gone.
+struct ClosedHandlers {
+  var listener: UInt16
+  /// As in the connection; held until then where it is an outgoing one's.
+  var own: Int32
 }
 
 /// What a waiting call returns without data.
@@ -216,7 +258,7 @@ enum WakeResult {
 
 /// Why a connection ended, as `on_close` gets it.
 enum CloseReason {
-  case peer, timeout, overflow, tooLong, reset, error, shutdown
+  case peer, timeout, overflow, tooLong, messageRate, reset, error, shutdown
   /// The script's own word; "script" where it gave none.
   case script(String)
 
@@ -226,6 +268,7 @@ enum CloseReason {
     case .timeout: "timeout"
     case .overflow: "overflow"
     case .tooLong: "too long"
+    case .messageRate: "message rate"
     case .reset: "reset"
     case .error: "error"
     case .shutdown: "shutdown"
