@@ -27,6 +27,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.4.0"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
   targets: [
     .target(name: "CLinux"),
@@ -50,17 +51,27 @@ let package = Package(
       ],
       resources: [.embedInCode("Interface/Prelude.lua")],
       swiftSettings: hotPath),
+    .target(
+      name: "LoadGenerator",
+      dependencies: [
+        "CLinux", "CompletionIO", "Codecs", .product(name: "SystemPackage", package: "swift-system"),
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+      ],
+      swiftSettings: hotPath),
     .executableTarget(
       name: "moonport",
       dependencies: [
-        "ScriptServer", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "ScriptServer", "LoadGenerator", "CompletionIO",
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict),
     .testTarget(name: "CodecsTests", dependencies: ["Codecs"]),
     .testTarget(
       name: "CompletionIOTests",
       dependencies: ["CompletionIO", .product(name: "SystemPackage", package: "swift-system")]),
-    .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime"]),
+    .testTarget(name: "LuaRuntimeTests", dependencies: ["LuaRuntime", "TestSupport"]),
+    .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator"]),
     .testTarget(name: "ScriptServerTests", dependencies: ["ScriptServer", "TestSupport"]),
     .target(name: "CTestSupport", path: "Tests/CTestSupport"),
     .target(name: "TestSupport", dependencies: ["CTestSupport"], path: "Tests/TestSupport"),

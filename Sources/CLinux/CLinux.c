@@ -2,14 +2,29 @@
 #include "CLinux.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 int clinux_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
 
 int clinux_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+
+int clinux_pipe(int *read_end, int *write_end) {
+  int ends[2];
+  if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) return -1;
+  *read_end = ends[0];
+  *write_end = ends[1];
+  return 0;
+}
+
+ssize_t clinux_splice(int source, int target, size_t bytes_max) {
+  return splice(source, NULL, target, NULL, bytes_max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+}
 
 int clinux_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
 
@@ -41,3 +56,5 @@ void clinux_name_thread(const char *name) {
   cut[sizeof cut - 1] = 0;
   pthread_setname_np(pthread_self(), cut);
 }
+
+void clinux_wake_exactly(void) { prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); }

@@ -1,5 +1,6 @@
 // The trampoline: from a script's call to a Swift function and back.
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -30,6 +31,27 @@ static void read_any(lua_State *L, int index, mp_value *value) {
   value->kind = id != 0 ? MP_HANDLE : MP_STACK;
   value->index = index;
   value->integer = id != 0 ? id : lua_type(L, index);
+}
+
+// Reads one plain value. Only a table is packed, and whatever is refused.
+RAISES static void read_plain(lua_State *L, int index, mp_value *value) {
+  luaL_checkany(L, index);
+  int type = lua_type(L, index);
+  if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER || type == LUA_TSTRING) {
+    read_any(L, index, value);
+    return;
+  }
+  const char *problem = mp_pack(L, index, value);
+  if (problem != NULL) luaL_argerror(L, index, problem);
+}
+
+// Packs the arguments from `index` on. Letter 'r': they are the results of some function.
+RAISES static void read_plain_list(lua_State *L, char letter, int index, int count, mp_value *value) {
+  int culprit = index;
+  const char *problem = mp_pack_list(L, index, count, value, &culprit);
+  if (problem == NULL) return;
+  if (letter == 'r') luaL_error(L, "bad result #%d (%s)", culprit - index + 1, problem);
+  luaL_argerror(L, culprit, problem);
 }
 
 // Reads one argument of the declared letter, or raises an argument error that names function, argument and line.
@@ -67,6 +89,11 @@ RAISES static void read_argument(lua_State *L, char letter, int index, mp_value 
       if (!is_integer) luaL_typeerror(L, index, "connection or id");
       break;
     case 'f': luaL_checktype(L, index, LUA_TFUNCTION); break;  // referenced once nothing else can raise
+    case 'p': read_plain(L, index, value); break;
+    case 'h':
+      value->kind = MP_DICTIONARY;
+      value->integer = (int64_t)(intptr_t)mp_check_dictionary(L, index);
+      break;
     default: read_any(L, index, value); break;
   }
 }
@@ -94,10 +121,18 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
   const char *s = function->signature;
   int index = 1;
   call->variadic_first = 0;
+  if (function->takes_plain) mp_plain_begin(L);
   for (; *s != '\0'; s++, index++) {
     mp_value *value = &call->arguments[index - 1];
     if (s[1] == '*') {
-      read_variadic(L, *s, index, call);
+      if (*s == 'p' || *s == 'r') {
+        int count = call->argument_count - index + 1;
+        call->variadic_first = index;
+        read_plain_list(L, *s, index, count > 0 ? count : 0, value);
+        index++;
+      } else {
+        read_variadic(L, *s, index, call);
+      }
       break;
     }
     bool optional = s[1] == '?';
@@ -107,6 +142,8 @@ RAISES static void read_arguments(lua_State *L, const mp_function *function, mp_
       read_argument(L, *s, index, value);
     if (optional) s++;
   }
+  if (!function->takes_plain) return;
+  for (int i = 0; i < index - 1; i++) mp_pack_settle(L, &call->arguments[i]);
 }
 
 // A function that references are made for, under protection.
@@ -152,6 +189,20 @@ const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count) {
   return lua_type(call->thread, index) == LUA_TSTRING ? lua_tolstring(call->thread, index, count) : NULL;
 }
 
+// More than this is given back before the next use.
+enum { ROOM_KEPT_BYTES = 1 << 20 };
+
+void *mp_call_room(const mp_call *call, size_t count) {
+  mp_state *state = mp_state_of(call->thread);
+  if (count > state->room_bytes || state->room_bytes > ROOM_KEPT_BYTES) {
+    free(state->room);
+    state->room_bytes = count < 4096 ? 4096 : count;
+    state->room = malloc(state->room_bytes);
+    if (state->room == NULL) state->room_bytes = 0;
+  }
+  return state->room;
+}
+
 const char *mp_call_encoded(const mp_call *call, size_t *count) {
   return call->encoded == 0 ? NULL : lua_tolstring(call->thread, call->encoded, count);
 }
@@ -168,6 +219,9 @@ void mp_push(lua_State *L, const mp_value *value) {
       luaL_unref(L, LUA_REGISTRYINDEX, value->index);
       break;
     case MP_STACK: lua_pushvalue(L, value->index); break;
+    case MP_PLAIN: mp_unpack(L, value->base, (size_t)value->integer); break;
+    case MP_DICTIONARY: mp_push_dictionary(L, value); break;
+    case MP_PLAIN_LIST: mp_unpack_list(L, value->base, (size_t)value->integer); break;
     case MP_LIST: {
       const mp_value *items = (const mp_value *)value->base;
       luaL_checkstack(L, 3, "a nested list");
@@ -205,8 +259,9 @@ RAISES static int finish(lua_State *L, const mp_call *call) {
     return lua_error(L);
   }
   if (call->outcome == MP_TYPE) return luaL_typeerror(L, (int)call->results[0].integer, call->results[1].base);
+  int below = lua_gettop(L);
   for (int32_t i = 0; i < call->result_count; i++) mp_push(L, &call->results[i]);
-  return call->result_count;
+  return lua_gettop(L) - below;
 }
 
 // Makes bytes of a message of any type by the script's own function, then asks Swift again.
@@ -222,15 +277,14 @@ RAISES static void encode(lua_State *L, const mp_function *function, mp_call *ca
   function->body(mp_state_of(L)->context, call);
 }
 
-// Whether a finalizer runs. Lua 5.4.4 and later answer every lua_gc call in one with -1.
-static bool in_finalizer(lua_State *L) { return lua_gc(L, LUA_GCISRUNNING) < 0; }
-
 static int trampoline(lua_State *L) {
   const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
   mp_call call;
-  // A finalizer runs whenever something allocates: also between two results that Swift has already handed out, or while Swift
-  // has Lua make a string. The server is in no state to be asked anything then.
-  if (in_finalizer(L)) return luaL_error(L, "%s cannot be called in a finalizer", function->name);
+  // A finalizer of a C library may run whenever something allocates: also while Swift has Lua make a string. The server is in no
+  // state to be asked anything then.
+  if (L != mp_state_of(L)->running) {
+    return luaL_error(L, "%s cannot be called here: in a finalizer, or on a thread that a C library runs", function->name);
+  }
   call.thread = L;
   call.outcome = MP_RETURN;
   call.result_count = 0;
@@ -246,6 +300,7 @@ static int trampoline(lua_State *L) {
   }
   if (function->takes_functions) make_references(L, function, &call);
   function->body(mp_state_of(L)->context, &call);
+  if (function->takes_plain) mp_plain_end(L);
   if (call.outcome == MP_ENCODE) encode(L, function, &call);
   return finish(L, &call);
 }
@@ -275,17 +330,28 @@ typedef struct registration {
   int32_t count;
 } registration;
 
+// Moves `name` behind `prefix`, if it begins with that.
+static bool skip_prefix(const char **name, const char *prefix) {
+  size_t count = strlen(prefix);
+  if (strncmp(*name, prefix, count) != 0) return false;
+  *name += count;
+  return true;
+}
+
 static int register_body(lua_State *L) {
   const registration *r = lua_touserdata(L, 1);
-  static const char method[] = "connection:";
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->natives);
   lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->methods);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, r->state->dictionary_methods);
   for (int32_t i = 0; i < r->count; i++) {
     const mp_function *function = &r->functions[i];
-    bool is_method = strncmp(function->name, method, sizeof method - 1) == 0;
+    const char *name = function->name;
+    int table = 2;
+    if (skip_prefix(&name, "connection:")) table = 3;
+    if (skip_prefix(&name, "shared:")) table = 4;
     lua_pushlightuserdata(L, (void *)function);
     lua_pushcclosure(L, trampoline, 1);
-    lua_setfield(L, is_method ? 3 : 2, function->name + (is_method ? sizeof method - 1 : 0));
+    lua_setfield(L, table, name);
   }
   return 0;
 }

@@ -42,13 +42,14 @@ static int start_done(lua_State *L, int status, lua_KContext context) {
 // The body of every handler's thread: it pushes what can raise, which Swift must not, inside the thread's own protection.
 static int start_body(lua_State *L) {
   mp_start *start = lua_touserdata(L, 1);
-  void *context = mp_state_of(L)->context;
+  mp_state *state = mp_state_of(L);
+  void *context = state->context;
   int32_t count = start->count;
   lua_settop(L, 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
   for (int32_t i = 0; i < count; i++) mp_push(L, &start->arguments[i]);
   if (start->next == NULL) {
-    lua_callk(L, count, LUA_MULTRET, 0, start_done);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, start_done);
     return lua_gettop(L);
   }
   // The function and its arguments stay at the bottom of the stack; each further call takes copies of them but for the last
@@ -58,6 +59,7 @@ static int start_body(lua_State *L) {
     for (int32_t i = 1; i <= count + 1; i++) lua_pushvalue(L, i);
     lua_callk(L, count, 0, 0, start_done);
     if (!start->next(context, start)) return 0;
+    mp_next_run(state);
     lua_settop(L, count);
     mp_push(L, &start->arguments[count - 1]);
   }
@@ -66,7 +68,13 @@ static int start_body(lua_State *L) {
 // Resumes a handler's thread. Of what it yields only our mark stays on its stack.
 static int32_t run(mp_state *state, lua_State *thread, int arguments) {
   int results = 0;
+  lua_State *outer = mp_enter(state, thread);
   int status = lua_resume(thread, state->main, arguments, &results);
+  if (status > LUA_YIELD) {
+    size_t count = 0;
+    state->guard.has_reason = mp_run_reason(state, status, &count) != NULL;
+  }
+  mp_leave(state, outer);
   if (status == LUA_YIELD && !mp_thread_waits(thread)) lua_pop(thread, results);
   return status;
 }
@@ -115,9 +123,17 @@ void mp_thread_describe(mp_state *state, lua_State *thread, mp_outcome *outcome)
   outcome->count = 1;
   outcome->status = LUA_ERRRUN;
   outcome->base = lua_gettop(L);
+  if (state->guard.has_reason) {
+    state->guard.has_reason = false;
+    outcome->results[0] =
+        (mp_value){.kind = MP_BYTES, .integer = (int64_t)state->guard.reason_count, .base = state->guard.reason};
+    return;
+  }
   lua_pushcfunction(L, describe_body);
   lua_pushlightuserdata(L, &d);
+  lua_State *outer = mp_enter(state, L);
   int status = lua_pcall(L, 1, 1, 0);
+  mp_leave(state, outer);
   const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &count) : NULL;
   if (status != LUA_OK && lua_type(thread, -1) == LUA_TSTRING) {
     // No memory for the traceback: the bare message is better than none.
@@ -130,9 +146,19 @@ void mp_thread_describe(mp_state *state, lua_State *thread, mp_outcome *outcome)
   outcome->results[0] = (mp_value){.kind = MP_BYTES, .integer = (int64_t)count, .base = text};
 }
 
+// Closes the pending variables of a thread that is suspended or has failed; returns what lua_resetthread does.
+static int reset(mp_state *state, lua_State *thread) {
+  lua_State *outer = mp_enter(state, thread);
+  int status = lua_resetthread(thread);
+  mp_leave(state, outer);
+  return status;
+}
+
 void mp_thread_end(mp_state *state, lua_State *thread, int32_t reference) {
-  lua_resetthread(thread);
-  lua_settop(thread, 0);
+  if (!mp_was_ended(thread)) {
+    reset(state, thread);
+    lua_settop(thread, 0);
+  }
   mp_unreference(state, reference);
 }
 
@@ -146,11 +172,11 @@ static int step(lua_State *L, lua_State *co, int arguments) {
   mp_state *state = mp_state_of(L);
   int count = 0;
   int blocked = lua_isyieldable(L) ? 0 : 1;
-  mp_budget_inherit(state, co);
   state->unyieldable += blocked;
+  lua_State *outer = mp_enter(state, co);
   int status = lua_resume(co, L, arguments, &count);
+  mp_leave(state, outer);
   state->unyieldable -= blocked;
-  mp_budget_inherit(state, L);
   if (status == LUA_YIELD && count == 1 && mp_thread_waits(co)) return WAITS;
   return status == LUA_OK || status == LUA_YIELD ? count : FAILED;
 }
@@ -166,6 +192,8 @@ static bool can_resume(lua_State *co) {
   return lua_status(co) == LUA_OK && lua_getstack(co, 0, &frame) == 0 && lua_gettop(co) > 0;
 }
 
+static const char too_deep[] = "C stack overflow";
+
 // Moves the script's arguments over and resumes. An error message goes on L's stack where `co` cannot take any.
 static int begin(lua_State *L, lua_State *co, int arguments) {
   if (lua_status(co) == LUA_YIELD && mp_thread_waits(co)) {
@@ -175,6 +203,10 @@ static int begin(lua_State *L, lua_State *co, int arguments) {
   if (!can_resume(co)) {
     lua_Debug frame;
     lua_pushstring(L, lua_status(co) == LUA_OK && lua_getstack(co, 0, &frame) != 0 ? not_suspended : dead);
+    return FAILED;
+  }
+  if (mp_stack_is_deep(mp_state_of(L))) {
+    lua_pushstring(L, too_deep);
     return FAILED;
   }
   if (!lua_checkstack(co, arguments)) {
@@ -248,9 +280,10 @@ RAISES static int wrap_finish(lua_State *L, lua_State *co, int result) {
   if (result == WAITS) return wait_in_turn(L, co, wrap_woken);
   if (result != FAILED) return take_results(L, co, result);
   int status = lua_status(co);
-  if (status != LUA_OK && status != LUA_YIELD) {
+  mp_state *state = mp_state_of(L);
+  if (status != LUA_OK && status != LUA_YIELD && !mp_was_ended(co) && !mp_stack_is_deep(state)) {
     // Closes the variables the dead coroutine left; an error in that takes the place of the first one.
-    if (lua_resetthread(co) != LUA_OK && lua_gettop(co) > 0) {
+    if (reset(state, co) != LUA_OK && lua_gettop(co) > 0) {
       lua_pop(L, 1);
       lua_xmove(co, L, 1);
     }
@@ -284,8 +317,30 @@ static int wrap(lua_State *L) {
   return 1;
 }
 
+// coroutine.close, which also runs code of the coroutine: its __close functions.
+static int close_coroutine(lua_State *L) {
+  lua_State *co = lua_tothread(L, 1);
+  luaL_argexpected(L, co != NULL, 1, "coroutine");
+  lua_Debug frame;
+  int status = lua_status(co);
+  if (L == co) return luaL_error(L, "cannot close a running coroutine");
+  if (status == LUA_OK && lua_getstack(co, 0, &frame) != 0) return luaL_error(L, "cannot close a normal coroutine");
+  mp_state *state = mp_state_of(L);
+  bool was_ended = mp_was_ended(co);
+  if (!was_ended && mp_stack_is_deep(state)) return luaL_error(L, too_deep);
+  if (!was_ended && reset(state, co) == LUA_OK) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushboolean(L, 0);
+  if (lua_gettop(co) == 0 || !lua_checkstack(co, 1)) return 1;
+  lua_pushvalue(co, -1);
+  lua_xmove(co, L, 1);
+  return 2;
+}
+
 void mp_install_coroutines(lua_State *L) {
-  static const luaL_Reg functions[] = {{"resume", resume}, {"wrap", wrap}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"resume", resume}, {"wrap", wrap}, {"close", close_coroutine}, {NULL, NULL}};
   lua_getglobal(L, LUA_COLIBNAME);
   luaL_setfuncs(L, functions, 0);
   lua_pop(L, 1);

@@ -1,14 +1,37 @@
 // Opening and closing a state, its allocator, and protected calls on its main thread.
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-// lua_Alloc (manual 4.6) that counts, refuses past the limit, and can be told to fail for tests.
+bool mp_memory_is_short(const mp_state *state) {
+  return state->memory.soft != 0 && state->memory.used > state->memory.soft;
+}
+
+bool mp_memory_stays_short(const mp_state *state) {
+  // With less than a sixteenth free, a collection would soon be needed again, and again.
+  return state->memory.soft != 0 && state->memory.used > state->memory.soft - state->memory.soft / 16;
+}
+
+// Looks at an allocation that would bring the state's memory to `total`, above one of its limits: false when it must be refused.
+static bool is_granted(mp_state *state, size_t total) {
+  mp_memory *memory = &state->memory;
+  if (memory->limit != 0 && total > memory->limit) {
+    memory->refused++;
+    memory->wants_collection = true;
+    return false;
+  }
+  if (state->running != NULL) mp_arm(state->running);
+  return true;
+}
+
+// lua_Alloc (manual 4.6) that counts, looks closer above the limits, and can be told to fail for tests.
 static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
-  mp_memory *memory = ud;
+  mp_state *state = ud;
+  mp_memory *memory = &state->memory;
   size_t held = block == NULL ? 0 : old_size;  // for a new block old_size is a type code
   if (new_size == 0) {
     memory->used -= held;
@@ -21,19 +44,35 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
       memory->refused++;
       return NULL;
     }
-    if (memory->limit != 0 && memory->used - held + new_size > memory->limit) {
-      memory->refused++;
-      return NULL;
-    }
+    size_t total = memory->used - held + new_size;
+    if (total > memory->notice && !is_granted(state, total)) return NULL;
   }
   void *result = block == NULL ? mp_block_new(&memory->blocks, new_size)
                                : mp_block_resize(&memory->blocks, block, held, new_size);
   if (result == NULL) {
     memory->refused++;
+    memory->wants_collection = true;
     return NULL;
   }
   memory->used = memory->used - held + new_size;
   return result;
+}
+
+void mp_set_memory_limits(mp_state *state, size_t soft, size_t hard) {
+  mp_memory *memory = &state->memory;
+  memory->soft = soft;
+  memory->limit = hard;
+  memory->notice = SIZE_MAX;
+  if (soft != 0) memory->notice = soft;
+  if (hard != 0 && hard < memory->notice) memory->notice = hard;
+}
+
+bool mp_recover_memory(mp_state *state) {
+  if (!state->memory.wants_collection) return false;
+  state->memory.wants_collection = false;
+  lua_gc(state->main, LUA_GCCOLLECT);
+  malloc_trim(0);
+  return true;
 }
 
 // An error outside every protected call: a broken invariant of the bridge itself.
@@ -61,7 +100,9 @@ static int open_body(lua_State *L) {
   luaL_openlibs(L);
   keep_messages(L);
   mp_install_connections(L, state);
+  mp_install_dictionaries(L, state);
   mp_install_coroutines(L);
+  mp_install_sandbox(L);
   lua_newtable(L);
   state->natives = luaL_ref(L, LUA_REGISTRYINDEX);
   return 0;
@@ -71,11 +112,12 @@ mp_state *mp_open(void *context, size_t memory_limit) {
   mp_state *state = calloc(1, sizeof *state);
   if (state == NULL) return NULL;
   state->context = context;
-  state->memory.limit = memory_limit;
+  mp_set_memory_limits(state, 0, memory_limit);
   state->memory.fail_after = -1;
   state->methods = state->natives = state->metatable = LUA_NOREF;
-  lua_State *L = lua_newstate(allocate, &state->memory);
+  lua_State *L = mp_watch_begin(state) ? lua_newstate(allocate, state) : NULL;
   if (L == NULL) {
+    mp_watch_end(state);
     mp_blocks_release(&state->memory.blocks);
     free(state);
     return NULL;
@@ -93,8 +135,12 @@ mp_state *mp_open(void *context, size_t memory_limit) {
 }
 
 void mp_close(mp_state *state) {
+  mp_plain_close(state->main);
   lua_close(state->main);
+  mp_watch_end(state);
+  free(state->guard.reason);
   mp_blocks_release(&state->memory.blocks);
+  free(state->room);
   free(state);
 }
 
@@ -112,7 +158,7 @@ static int call_body(lua_State *L) {
   luaL_checkstack(L, start->count + 1, "too many arguments");
   lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
   for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
-  lua_call(L, start->count, LUA_MULTRET);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   return lua_gettop(L);
 }
 
@@ -167,14 +213,24 @@ static void run_protected(mp_state *state, lua_CFunction body, const void *argum
   lua_pushcfunction(L, mp_traceback);
   lua_pushcfunction(L, body);
   lua_pushlightuserdata(L, (void *)argument);
+  lua_State *outer = mp_enter(state, L);
   int status = lua_pcall(L, 1, LUA_MULTRET, base);
+  size_t count = 0;
+  const char *reason = mp_run_reason(state, status, &count);
+  mp_leave(state, outer);
   take_outcome(L, base, status, outcome);
+  if (reason != NULL) outcome->results[0] = (mp_value){.kind = MP_BYTES, .integer = (int64_t)count, .base = reason};
 }
 
 void mp_protected_call(mp_state *state, const mp_start *start, uint64_t budget_ns, mp_outcome *outcome) {
-  bool armed = mp_budget_arm(state, state->main, budget_ns);
+  uint64_t own_ns = state->guard.budget_ns;
+  bool has_own = budget_ns != 0 && state->running == NULL;
+  if (has_own) {
+    mp_run_set_budget(state, budget_ns, true);
+    if (own_ns == 0) mp_watch_wake();
+  }
   run_protected(state, call_body, start, outcome);
-  if (armed) mp_budget_disarm(state, state->main);
+  if (has_own) mp_run_set_budget(state, own_ns, false);
 }
 
 typedef struct prelude {
@@ -197,6 +253,8 @@ static int prelude_body(lua_State *L) {
 void mp_run_prelude(mp_state *state, const char *source, size_t count, const char *name, mp_outcome *outcome) {
   prelude p = {state, source, count, name};
   run_protected(state, prelude_body, &p, outcome);
+  // The state's runs may be another thread's from now on.
+  mp_unbind(state);
 }
 
 typedef struct field {

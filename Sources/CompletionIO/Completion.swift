@@ -26,6 +26,8 @@ public enum Operation {
   case accept
   /// Connecting an unconnected socket.
   case connect(SocketAddress)
+  /// Moving what a connected socket receives to another one until it ends; see `CompletionPort.submit`.
+  case relay(to: HandleKey)
   /// Writing these pieces in order. At most IOV_MAX (1,024) of them are looked at.
   case write(UnsafeBufferPointer<iovec>)
 }
@@ -66,6 +68,8 @@ public struct Completion {
     case accept
     /// A connect: done, or failed with `error`.
     case connect
+    /// A relay: the source has ended and the target has taken everything, or it failed with `error`.
+    case relay
     /// The connection broke, or both its directions ended, while nothing was submitted on it.
     case hangup
     /// A posted `packet`; there is no handle.
@@ -87,7 +91,10 @@ public struct Completion {
   public var error: Errno? { errorNumber == 0 ? nil : Errno(rawValue: errorNumber) }
 
   /// Read and write: bytes moved. Accept: the new descriptor's number. Otherwise 0.
-  public var count: Int { kind == .packet ? 0 : Int(truncatingIfNeeded: first) }
+  public var count: Int { kind == .packet || kind == .relay ? 0 : Int(truncatingIfNeeded: first) }
+
+  /// Relay: whether the error is the target's and not the source's own.
+  public var isOfTarget: Bool { kind == .relay && first == 1 }
 
   /// Read: what arrived, in the port's own buffer, valid until the next `dequeue`. Otherwise empty.
   public var bytes: UnsafeRawBufferPointer {

@@ -118,6 +118,13 @@ public final class CompletionPort: @unchecked Sendable {
   ///   the listener rests: for a second, or until this port closes a descriptor, or until `retryAccepts`. Another error
   ///   ends accepting.
   /// - `.connect`: `.completed(0)`, or `.pending` and one `.connect` completion. After a failure, close the handle.
+  /// - `.relay(to:)`: `.pending`, then one `.relay` completion when the source has ended and the target has taken all of
+  ///   it, or with an error: what was read and not taken is dropped then. Both are non-blocking sockets; the source has
+  ///   no read submitted, and neither has a read while a direction of the pair was submitted, until `endRelays`. A
+  ///   socket is relayed to one other, which may be relayed back. The target's own output may still wait when the
+  ///   *other* direction is submitted; what is relayed to a socket comes behind what was written to it only if the
+  ///   relay is submitted once that is out. On a socket whose peer is gone a relay may raise SIGPIPE, unless the
+  ///   process ignores that signal. recv(2) and send(2), or splice(2).
   public func submit(_ operation: Operation, on key: HandleKey) -> Submission {
     unsafe state.pointee.submit(operation, on: key)
   }
@@ -132,7 +139,10 @@ public final class CompletionPort: @unchecked Sendable {
 
   /// Takes a submitted `.read` back; what arrives stays in the kernel until the next one. On a listener, ends
   /// accepting. CancelIoEx.
-  public func cancelRead(_ key: HandleKey) { unsafe state.pointee.cancelRead(key) }
+  ///
+  /// - Returns: whether it was still submitted; otherwise its completion is in the batch being handled, or there was none.
+  @discardableResult
+  public func cancelRead(_ key: HandleKey) -> Bool { unsafe state.pointee.cancelRead(key) }
 
   /// Ends the rest of listeners for which descriptors had run out. `close` here does that by itself; call this when
   /// another thread closed a descriptor.
@@ -142,6 +152,26 @@ public final class CompletionPort: @unchecked Sendable {
   /// with room for so many clients only, since what is accepted cannot be put back.
   public func limitAccepts(perBatch count: Int) {
     unsafe state.pointee.acceptsPerBatchMax = min(max(count, 1), PortLimits.acceptsMax)
+  }
+
+  // MARK: relays
+
+  /// Bytes that the relay from this socket has moved; 0 when it is none.
+  public func relayedBytes(from key: HandleKey) -> UInt64 { unsafe state.pointee.relayedBytes(from: key) }
+
+  /// Bytes that all relays of the port have moved so far.
+  public var relayedBytes: UInt64 { unsafe state.pointee.relayedBytes }
+
+  /// When either direction of the socket's pair last moved something, or was submitted, by `now`; 0 when it has none.
+  public func lastRelayed(_ key: HandleKey) -> UInt64 { unsafe state.pointee.lastRelayed(key) }
+
+  /// Ends the relays between the socket and its other one, without completions; both are ordinary sockets again, with
+  /// nothing submitted but a write that waits. Closing one of them does this too.
+  ///
+  /// - Parameter held: gets what was read from one of them and not taken by the other, to whom it still belongs: that
+  ///   socket's key, and the bytes for the length of the call. It must not use the port.
+  public func endRelays(of key: HandleKey, held: ((HandleKey, UnsafeRawBufferPointer) -> Void)? = nil) {
+    unsafe state.pointee.endRelays(of: key, held: held)
   }
 
   // MARK: completions

@@ -16,6 +16,10 @@ struct Epoll: ~Copyable {
     static let broken = Events(rawValue: clinux_broken)
     /// Report each change once instead of the state again and again.
     static let edge = Events(rawValue: clinux_edge)
+    /// The peer has ended its side.
+    static let ended = Events(rawValue: clinux_read_end)
+    /// All that a relayed socket may report, each change once.
+    static let relay: Events = [.readable, .writable, .ended, .edge]
     /// Of several epoll instances that watch one descriptor, wake not all.
     static let exclusive = Events(rawValue: clinux_exclusive)
   }

@@ -15,6 +15,8 @@ struct HandleFlags: OptionSet {
   static let alwaysReady = HandleFlags(rawValue: 16)
   /// Accepting stopped because descriptors or memory ran out.
   static let exhausted = HandleFlags(rawValue: 32)
+  /// It is one of a pair whose bytes are relayed.
+  static let relayed = HandleFlags(rawValue: 64)
 }
 
 /// One slot: 40 bytes, so that a million idle connections cost 40 MB here and nothing else.
@@ -30,6 +32,8 @@ struct HandleState {
   var nextFree: UInt32 = HandleTable.noSlot
   var kind: HandleKind = .socket
   var flags: HandleFlags = []
+  /// Its side of a relay, while `.relayed`.
+  var relay: Int32 = -1
   /// The bytes of the waiting write, while `.writing`; the submitter's memory.
   var writeBase: UnsafeRawPointer?
   var writeBytes = 0

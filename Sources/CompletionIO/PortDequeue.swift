@@ -19,6 +19,7 @@ extension PortState {
     takePackets()
     if !alwaysReady.isEmpty { serveAlwaysReady() }
     acceptsLeft = acceptsPerBatchMax
+    serveGoingOn()
     serveEvents()
     return unsafe completions.all
   }
@@ -31,7 +32,7 @@ extension PortState {
       let rest = Int64(restEnds > now ? restEnds - now : 0)
       timeout = timeout < 0 ? rest : min(timeout, rest)
     }
-    if timeout == 0 || wakeup.hasPackets || hasReadyFile {
+    if timeout == 0 || wakeup.hasPackets || hasReadyFile || !relaysGoingOn.isEmpty {
       epoll.wait(nanoseconds: 0)
     } else {
       let mayForget = wakeup.prepareToSleep()
@@ -52,7 +53,11 @@ extension PortState {
       let completion = completions[index]
       guard completion.kind == .write else { continue }
       guard let state = unsafe table.find(completion.key) else { continue }
-      if unsafe state.pointee.flags.contains(.writing) || !state.pointee.flags.contains(.registered) { continue }
+      if unsafe !state.pointee.flags.isDisjoint(with: [.writing, .relayed])
+        || !state.pointee.flags.contains(.registered)
+      {
+        continue
+      }
       unsafe drop(.writable, state, completion.key)
     }
   }
@@ -104,7 +109,9 @@ extension PortState {
   private mutating func serve(_ events: Epoll.Events, _ state: UnsafeMutablePointer<HandleState>, _ key: HandleKey) {
     let isBroken = !events.isDisjoint(with: .broken)
     let flags = unsafe state.pointee.flags
-    if flags.contains(.connecting) { return unsafe finishConnect(state, key) }
+    if !flags.isDisjoint(with: [.connecting, .relayed]) {
+      return unsafe flags.contains(.connecting) ? finishConnect(state, key) : serveRelayed(events, state, key)
+    }
     if flags.contains(.writing) && (isBroken || events.contains(.writable)) { unsafe finishWrite(state, key) }
     if flags.contains(.reading) && (isBroken || events.contains(.readable)) { unsafe finishRead(state, key) }
     if flags.isDisjoint(with: [.reading, .writing]) && isBroken { return unsafe hangUp(state, key) }
@@ -143,7 +150,7 @@ extension PortState {
     unsafe state.pointee.flags.remove(.reading)
   }
 
-  private mutating func finishWrite(_ state: UnsafeMutablePointer<HandleState>, _ key: HandleKey) {
+  mutating func finishWrite(_ state: UnsafeMutablePointer<HandleState>, _ key: HandleKey) {
     guard let base = unsafe state.pointee.writeBase else { preconditionFailure("a waiting write without bytes") }
     switch unsafe transmit(base, state.pointee.writeBytes, state) {
     case .wouldBlock: return

@@ -15,8 +15,10 @@ enum PortLimits {
   static let packetsMax = 256
   /// Reads of regular files in one batch: a quarter of the read buffer's full reads, so that sockets keep the rest.
   static let fileReadsMax = 2
-  /// Completions that one event may cause other than accepting: a write and a read.
-  static let completionsPerEventMax = 2
+  /// Completions that one event may cause other than accepting: a write and a read, or a write and both ends of a relay.
+  static let completionsPerEventMax = 3
+  /// Bytes that one direction of a relay moves in one batch before others have their turn: about 0.1 ms.
+  static let relayBytesMax = 512 * 1024
   /// How long a listener rests after descriptors or memory ran out, unless a descriptor is closed before. A second is
   /// short for a client that waits and long for a log that is told each time.
   static let exhaustedRestNanoseconds: UInt64 = 1_000_000_000

@@ -26,6 +26,12 @@ struct PortState: ~Copyable {
   var restEnds: UInt64 = 0
   /// A descriptor was closed since the listeners began to rest.
   var restIsOver = false
+  var relays = RelayTable()
+  var pipes = PipePool()
+  /// Sides of relays that have more to move than one batch allowed.
+  var relaysGoingOn: [Int32] = []
+  /// Bytes that relays have moved since the port was opened.
+  var relayedBytes: UInt64 = 0
   /// CLOCK_MONOTONIC when the last wait ended.
   var now: UInt64
 
@@ -60,8 +66,10 @@ struct PortState: ~Copyable {
   consuming func close() {
     for slot in 0..<table.count {
       guard let key = table.key(ofSlot: slot), let state = unsafe table.find(key) else { continue }
+      unsafe endRelays(of: key, held: nil)
       unsafe SystemCall.close(state.pointee.descriptor)
     }
+    pipes.close()
     readBuffer.deallocate()
     completions.deallocate()
     wakeup.close()
@@ -99,6 +107,7 @@ struct PortState: ~Copyable {
   mutating func detach(_ key: HandleKey) -> CInt? {
     guard let state = unsafe table.find(key) else { return nil }
     let descriptor = unsafe state.pointee.descriptor
+    if unsafe state.pointee.flags.contains(.relayed) { unsafe endRelays(of: key, held: nil) }
     if unsafe state.pointee.flags.contains(.registered) { epoll.remove(descriptor) }
     if unsafe state.pointee.flags.contains(.alwaysReady) { alwaysReady.removeAll { $0 == key } }
     if unsafe state.pointee.flags.contains(.exhausted) { resting.removeAll { $0 == key } }

@@ -1,5 +1,6 @@
 // Submitting: try at once, and remember only what has to wait. It must never deliver completions.
 
+import CLinux
 import Glibc
 import SystemPackage
 
@@ -14,6 +15,7 @@ extension PortState {
     case .write(let pieces): return unsafe submitWrite(pieces, state, key)
     case .accept: return unsafe submitAccept(state, key)
     case .connect(let address): return unsafe submitConnect(to: address, state, key)
+    case .relay(let target): return unsafe submitRelay(to: target, state, key)
     }
   }
 
@@ -21,6 +23,7 @@ extension PortState {
   @inline(__always)
   mutating func submitRead(_ state: UnsafeMutablePointer<HandleState>, _ key: HandleKey) -> Submission {
     unsafe precondition(state.pointee.kind != .listener, "a listener accepts, it is not read")
+    unsafe assert(!state.pointee.flags.contains(.relayed), "a relayed socket is not read")
     let interest = unsafe state.pointee.interest
     if unsafe !interest.contains(.readable) && !state.pointee.flags.contains(.connecting) {
       do { try unsafe watch(state, key, for: interest.union(.readable)) } catch { return .failed(error) }
@@ -95,14 +98,16 @@ extension PortState {
   }
 
   /// Forgets a submitted read, or ends accepting. Readiness that shows later disarms itself then.
-  mutating func cancelRead(_ key: HandleKey) {
-    guard let state = unsafe table.find(key) else { return }
+  mutating func cancelRead(_ key: HandleKey) -> Bool {
+    guard let state = unsafe table.find(key) else { return false }
+    let wasReading = unsafe state.pointee.flags.contains(.reading)
     unsafe state.pointee.flags.remove(.reading)
-    guard unsafe state.pointee.kind == .listener else { return }
+    guard unsafe state.pointee.kind == .listener else { return wasReading }
     unsafe unwatch(state)
     if unsafe state.pointee.flags.contains(.exhausted) {
       unsafe state.pointee.flags.remove(.exhausted)
       resting.removeAll { $0 == key }
     }
+    return wasReading
   }
 }

@@ -15,6 +15,11 @@ package enum Outcome {
   case failed(Errno)
 }
 
+extension Errno {
+  /// The error's number as errno(3) has it, for those who do not import SystemPackage.
+  public var number: CInt { rawValue }
+}
+
 /// The system calls of this library by name.
 package enum SystemCall {
   /// Runs `call` until it is not interrupted.
@@ -75,6 +80,11 @@ package enum SystemCall {
   /// writev(2).
   package static func write(_ descriptor: CInt, pieces: UnsafeBufferPointer<iovec>) -> Outcome {
     refusingInvalid(retrying { unsafe Glibc.writev(descriptor, pieces.baseAddress, CInt(pieces.count)) })
+  }
+
+  /// splice(2) between a pipe and a socket. It raises SIGPIPE on a broken socket unless the process ignores that signal.
+  package static func splice(from source: CInt, to target: CInt, bytesMax: Int) -> Outcome {
+    retrying { clinux_splice(source, target, bytesMax) }
   }
 
   /// accept4(2): the new descriptor is non-blocking and closed on exec. EINVAL stays a value: another process that

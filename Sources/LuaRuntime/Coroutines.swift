@@ -71,13 +71,14 @@ package enum LuaRun {
 
   /// Resumes a waiting thread: the call it waits in returns `results` (at most four).
   package func resume(
-    _ thread: LuaThread, returning first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil
-  )
-    -> LuaRun
-  {
+    _ thread: LuaThread, returning first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil,
+    _ fourth: LuaValue? = nil
+  ) -> LuaRun {
     let call = unsafe HostCall(wake())
     unsafe state.pointee.wake.outcome = Int32(MP_RETURN)
-    if let third = unsafe third {
+    if let fourth = unsafe fourth {
+      unsafe call.returns(first, second ?? .nil, third ?? .nil, fourth)
+    } else if let third = unsafe third {
       unsafe call.returns(first, second ?? .nil, third)
     } else if let second = unsafe second {
       unsafe call.returns(first, second)

@@ -23,12 +23,15 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
 @safe package struct HostFunction: @unchecked Sendable {
   let description: mp_function
 
-  /// A function named `connection:name` becomes a method of connections, any other a field of the native table.
+  /// A function named `connection:name` becomes a method of connections, `shared:name` one of shared dictionaries, any other a
+  /// field of the native table.
   package init(_ name: StaticString, _ signature: StaticString, waits: Bool = false, _ body: @escaping HostBody) {
     unsafe description = unsafe mp_function(
       name: UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self),
       signature: UnsafeRawPointer(signature.utf8Start).assumingMemoryBound(to: CChar.self),
-      takes_functions: signature.description.utf8.contains(UInt8(ascii: "f")), waits: waits, body: body)
+      takes_functions: signature.description.utf8.contains(UInt8(ascii: "f")),
+      takes_plain: signature.description.utf8.contains { $0 == UInt8(ascii: "p") || $0 == UInt8(ascii: "r") },
+      waits: waits, body: body)
   }
 }
 
@@ -79,6 +82,12 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
     return unsafe UnsafeRawBufferPointer(start: base, count: count)
   }
 
+  /// Memory for results, valid until this is used the next time in the state; nil when there is none.
+  package func room(_ count: Int) -> UnsafeMutableRawBufferPointer? {
+    guard let base = unsafe mp_call_room(call, count) else { return nil }
+    return unsafe UnsafeMutableRawBufferPointer(start: base, count: count)
+  }
+
   private func result(_ index: Int, _ value: LuaValue) {
     let offset = unsafe MemoryLayout<mp_call>.offset(of: \mp_call.results)!
     unsafe UnsafeMutableRawPointer(call).advanced(by: offset).assumingMemoryBound(to: LuaValue.self)[index] =
@@ -103,6 +112,13 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
     unsafe returns(first, second)
     unsafe result(2, third)
     unsafe call.pointee.result_count = 3
+  }
+
+  /// Returns four values to the script, the most there can be.
+  package func returns(_ first: LuaValue, _ second: LuaValue, _ third: LuaValue, _ fourth: LuaValue) {
+    unsafe returns(first, second, third)
+    unsafe result(3, fourth)
+    unsafe call.pointee.result_count = 4
   }
 
   /// Returns `nil` and a stable reason: what can fail in a running program.

@@ -3,6 +3,11 @@
 
 import CLua
 
+/// What the watchdog reports of a run that cannot be ended: the context, one of `MP_STUCK`, `MP_FREED` and `MP_PAST_LIMIT`, the script's
+/// line as text, and for how long the run goes on, in nanoseconds. Called on the watchdog's thread; it must not wait.
+package typealias StuckReport =
+  @convention(c) (UnsafeMutableRawPointer?, Int32, UnsafePointer<CChar>?, UInt64) -> Void
+
 /// One Lua state, owned by one thread. `close` ends it.
 @safe package final class LuaState {
   let state: UnsafeMutablePointer<mp_state>
@@ -29,13 +34,40 @@ import CLua
   /// What the state holds, in bytes.
   package var memoryBytes: Int { unsafe state.pointee.memory.used }
 
+  /// How often memory ran out since the state was opened: errors of the soft limit, and allocations refused.
+  package var memoryExhaustions: UInt64 { unsafe state.pointee.memory.exhausted &+ state.pointee.memory.refused }
+
   /// Allocations refused since the state was opened.
   package var refusedAllocations: UInt64 { unsafe state.pointee.memory.refused }
 
   /// The most the state may allocate, in bytes; 0 for no limit.
   package var memoryLimitBytes: Int {
     get { unsafe state.pointee.memory.limit }
-    set { unsafe state.pointee.memory.limit = newValue }
+    set { setMemoryLimits(softBytes: softMemoryLimitBytes, hardBytes: newValue) }
+  }
+
+  /// Above this many bytes the script that runs gets the error "not enough memory", unless a collection helps; 0 for no limit.
+  package var softMemoryLimitBytes: Int { unsafe state.pointee.memory.soft }
+
+  /// Sets both limits, in bytes; 0 for none.
+  package func setMemoryLimits(softBytes: Int, hardBytes: Int) {
+    unsafe mp_set_memory_limits(state, softBytes, hardBytes)
+  }
+
+  /// Whether memory has run out since the last `recoverMemory`.
+  package var wantsMemory: Bool { unsafe state.pointee.memory.wants_collection }
+
+  /// Collects garbage and gives memory back to the system if memory has run out since the last time. Between runs only.
+  package func recoverMemory() { unsafe mp_recover_memory(state) }
+
+  /// Sets the CPU time that one run may take, in nanoseconds (0 = no bound): from where it is started or resumed until it waits,
+  /// returns or fails. A run that cannot be ended, in a C function, is reported to `report`, and once more when it has been stuck for
+  /// `stuckLimitNanoseconds` (0 = never).
+  package func guardRuns(
+    budgetNanoseconds: UInt64, stuckLimitNanoseconds: UInt64 = 0, report: StuckReport? = nil,
+    context: UnsafeMutableRawPointer? = nil
+  ) {
+    unsafe mp_guard_runs(state, budgetNanoseconds, stuckLimitNanoseconds, report, context)
   }
 
   /// For tests: makes the allocation that many requests from now fail, and all behind it; nil ends that.
@@ -43,8 +75,8 @@ import CLua
 
   /// Calls the function that `function` refers to on the main thread, where nothing can wait.
   ///
-  /// `budgetNanoseconds` of CPU time end it with the error "budget exceeded"; 0 is no bound. The outcome's values live until
-  /// `body` returns.
+  /// `budgetNanoseconds` of CPU time end it with the error "budget exceeded"; 0 is the budget of all runs. The outcome's values live
+  /// until `body` returns.
   package func call<Result>(
     _ function: LuaReference, _ arguments: LuaArguments = LuaArguments(), budgetNanoseconds: UInt64 = 0,
     _ body: (LuaOutcome) -> Result

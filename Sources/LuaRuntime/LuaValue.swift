@@ -43,6 +43,14 @@ extension mp_value {
     unsafe mp_value(kind: Int32(MP_GIVEN), index: reference.index, integer: 0, number: 0, base: nil)
   }
 
+  /// An object for the shared dictionary at an address, which outlives the state; `name` is copied.
+  package static func dictionary(_ address: UnsafeRawPointer, name: UnsafeRawBufferPointer) -> LuaValue {
+    let base = unsafe name.baseAddress?.assumingMemoryBound(to: CChar.self)
+    return unsafe mp_value(
+      kind: Int32(MP_DICTIONARY), index: Int32(name.count), integer: Int64(Int(bitPattern: address)), number: 0,
+      base: base ?? emptyBytes)
+  }
+
   /// A sequence of values that stay where they are until Lua has copied them.
   package static func list(_ items: UnsafeBufferPointer<LuaValue>) -> LuaValue {
     let base = unsafe UnsafeRawPointer(items.baseAddress)?.assumingMemoryBound(to: CChar.self)
@@ -71,6 +79,11 @@ extension mp_value {
 
   /// The id of a connection object, or nil when the value is something else.
   package var asConnection: Int64? { unsafe kind == Int32(MP_HANDLE) ? integer : nil }
+
+  /// The address of a shared dictionary, or nil when the value is something else.
+  package var asDictionary: UnsafeRawPointer? {
+    unsafe kind == Int32(MP_DICTIONARY) ? UnsafeRawPointer(bitPattern: Int(integer)) : nil
+  }
 
   /// The reference, which the receiver owns, or nil when the value is something else.
   package var asReference: LuaReference? {

@@ -20,7 +20,7 @@ struct Moonport: ParsableCommand {
         subcommands: [
           Reload.self, Rollback.self, Status.self, Connections.self, Kick.self, Broadcast.self, Drain.self, Stop.self,
         ]),
-      CommandGroup(name: "Client", subcommands: [Connect.self]),
+      CommandGroup(name: "Client", subcommands: [Connect.self, Bench.self]),
     ])
 
   static func main() {

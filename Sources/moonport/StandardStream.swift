@@ -15,7 +15,12 @@ enum StandardStream {
 
   /// Writes `text` and a line end.
   static func printLine(_ text: String, to descriptor: Int32) {
-    _ = write(Array((text + "\n").utf8), to: descriptor)
+    printText(text + "\n", to: descriptor)
+  }
+
+  /// Writes `text` as it is.
+  static func printText(_ text: String, to descriptor: Int32) {
+    _ = write(Array(text.utf8), to: descriptor)
   }
 
   /// Writes all of `bytes`, waiting as long as it takes; 0 or the error number. See write(2).

@@ -146,6 +146,10 @@ import Testing
     }
     #expect(methods.count >= 14)
     for method in methods { #expect(page.contains("conn:\(method)("), "conn:\(method) is missing") }
+    let dictionaries = try ProjectFiles.text("\(folder)/SharedFunctions.swift")
+    let ofDictionaries = matches(#""shared:(\w+)""#, in: dictionaries)
+    #expect(ofDictionaries.count >= 20)
+    for method in ofDictionaries { #expect(page.contains("dict:\(method)(") || page.contains("`\(method)`"), "dict:\(method)") }
 
     let table = try #require(matches(#"(?s)local function make_moonport.*?return \{(.*?)\n  \}"#, in: prelude).first)
     let functions = matches(#"(?m)^    (\w+) ="#, in: table)

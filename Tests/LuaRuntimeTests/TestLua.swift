@@ -12,10 +12,18 @@ final class Recorder {
   weak var state: LuaState?
   /// How often a function began to wait.
   var waits = 0
+  /// Plain data that was handed over.
+  var plain: [PlainData] = []
   /// Bytes and lists that results point at.
   let results = UnsafeMutablePointer<LuaValue>.allocate(capacity: 3)
 
-  deinit { results.deallocate() }
+  /// Where packed results lie: a block of exactly their size and one, so that reading beyond them is noticed.
+  var packed = UnsafeMutableRawBufferPointer.allocate(byteCount: 1, alignment: 1)
+
+  deinit {
+    results.deallocate()
+    packed.deallocate()
+  }
 
   static func of(_ context: UnsafeMutableRawPointer?) -> Recorder {
     Unmanaged<Recorder>.fromOpaque(context!).takeUnretainedValue()
@@ -33,6 +41,7 @@ final class Recorder {
     if value.asReference != nil { return "function" }
     if let number = value.asInteger { return "\(number)" }
     if let number = value.asNumber { return "\(number)" }
+    if let packed = value.asPlain { return "plain:\(packed.count)" }
     return value.asBytes == nil ? "other" : "'\(value.text)'"
   }
 }
@@ -144,6 +153,22 @@ final class TestLua {
       HostFunction("messages", "m*") { Recorder.of($0).recordVariadic(HostCall($1!)) },
       HostFunction("wait", "", waits: true, wait),
       HostFunction("connection:wait", "c", waits: true, wait),
+      HostFunction("p", "p", record), HostFunction("p_optional", "p?", record),
+      HostFunction("p_twice", "pip") {
+        let call = HostCall($1!)
+        Recorder.of($0).record(call)
+        for index in [0, 2] { if let data = PlainData(call[index]) { Recorder.of($0).plain.append(data) } }
+      },
+      HostFunction("pack", "p*") { context, call in
+        let data = PlainData(HostCall(call!)[0])!
+        Recorder.of(context).plain.append(data)
+        HostCall(call!).returns(.integer(Int64(data.bytes.count)))
+      },
+      HostFunction("pack_results", "ir*") { Recorder.of($0).plain.append(PlainData(HostCall($1!)[1])!) },
+      HostFunction("unpack", "") { context, call in Recorder.of(context).returnPlain(HostCall(call!), first: nil) },
+      HostFunction("unpack_behind", "a") { context, call in
+        Recorder.of(context).returnPlain(HostCall(call!), first: HostCall(call!)[0])
+      },
       HostFunction("connection:number", "c") { HostCall($1!).returns(.integer(HostCall($1!)[0].asConnection ?? 0)) },
       HostFunction("raise", "s") { HostCall($1!).raises(HostCall($1!)[0]) },
       HostFunction("wrong", "ai") { _, call in
@@ -177,6 +202,17 @@ final class TestLua {
 }
 
 extension Recorder {
+  /// Returns the last plain data, which stays where it is until the next call.
+  func returnPlain(_ call: HostCall, first: LuaValue?) {
+    let data = plain.last ?? PlainData(bytes: [], isList: false)
+    packed.deallocate()
+    packed = .allocate(byteCount: max(data.bytes.count, 1), alignment: 1)
+    packed.copyBytes(from: data.bytes)
+    let bytes = UnsafeRawBufferPointer(start: packed.baseAddress, count: data.bytes.count)
+    let value: LuaValue = data.isList ? .plainList(bytes) : .plain(bytes)
+    if let first { call.returns(first, value) } else { call.returns(value) }
+  }
+
   func recordVariadic(_ call: HostCall) {
     let count = call.firstVariadicNotString == nil ? call.variadicCount : 0
     calls.append((0..<count).map { "'\(String(decoding: call.variadic($0), as: UTF8.self))'" }.joined(separator: " "))

@@ -28,6 +28,10 @@ struct AdminReportsTests {
       worker.messagesOut = 49_382_716
       worker.memoryBytes = 12_582_912
       worker.handlersOnOlderGenerations = id - 1
+      worker.published = 1_000
+      worker.delivered = 2_500
+      worker.subscriptions = 8
+      worker.dropped = 6
       worker.busySeconds = 31_886
       worker.longestTurnSeconds = 0.0123
       status.workers.append(worker)
@@ -57,6 +61,7 @@ struct AdminReportsTests {
       "7 (3f2a9c0145aa), reloads when a file changes",
       "failed 1 min 15 s ago", "chat.lua:12: unexpected symbol", "1 handler still runs it", "1,234 open",
       "12,345,678 in, 98,765,432 out", "1.4 GiB in, 11.7 KiB out", "24.0 MiB",
+      "2,000 published, 5,000 delivered, 16 subscribed", "dropped      12",
       "7 (max_connections 2, max_connections_per_ip 5)",
       "123,456", "34 %", "12 ms",
     ] {
@@ -108,6 +113,7 @@ struct AdminReportsTests {
     #expect(json.contains("\"refused\":{\"max_connections\":2,\"max_connections_per_ip\":5,\"on_open\":0}"))
     #expect(json.contains("\"workers\":[{\"id\":1,\"connections\":617,"))
     #expect(json.contains("\"last_reload\":null"))
+    #expect(json.contains("\"published\":2000,\"delivered\":5000,\"subscriptions\":16,\"dropped\":12,"))
     #expect(json.hasSuffix("}\n"))
   }
 

@@ -72,6 +72,12 @@ struct AllocationFailureTests {
         sleep = function() native.sleep(0) end,
         timer = function() native.cancel_timer(native.timer(100, true, function() return decode end)) end,
         cancel_timer = function() native.cancel_timer(1) end,
+        publish = function() assert(native.publish("a channel", 1, "x", { { y = 1.5 } })) end,
+        subscribe = function()
+          local number = native.subscribe(moonport.generation, "a channel of some length", function() return decode end)
+          assert(native.cancel_subscription(number))
+        end,
+        cancel_subscription = function() assert(not native.cancel_subscription(1)) end,
         spawn = function() assert(native["task:wait"](native.spawn(function(ending) return decode end))) end,
         ["task:wait"] = function() assert(native["task:wait"](1)) end,
         cancel_task = function() assert(native.cancel_task(native.spawn(function(ending) return decode end))) end,
@@ -92,6 +98,8 @@ struct AllocationFailureTests {
         sleep = function() moonport.sleep(0) end,
         after = function() moonport.after(100, function(a, b) return a, b end, 1, "b"):cancel() end,
         every = function() moonport.every(100, function(a, b) return a, b end, 1, "b"):cancel() end,
+        publish = function() fails(moonport.publish, "a channel", decode) end,
+        subscribe = function() assert(moonport.subscribe("a channel of some length", decode):cancel()) end,
         spawn = function()
           assert(moonport.spawn(function(a, b) moonport.sleep(0) return b end, 1, "b"):wait() == "b")
           local waits = moonport.spawn(function() local x <close> = setmetatable({}, { __close = print }) moonport.sleep(100) end)

@@ -24,6 +24,7 @@
 static const uint32_t clinux_readable = EPOLLIN;
 static const uint32_t clinux_writable = EPOLLOUT;
 static const uint32_t clinux_broken = EPOLLERR | EPOLLHUP;
+static const uint32_t clinux_read_end = EPOLLRDHUP;
 static const uint32_t clinux_edge = EPOLLET;
 static const uint32_t clinux_exclusive = EPOLLEXCLUSIVE;
 
@@ -49,6 +50,12 @@ static inline uint64_t clinux_event_key(const struct epoll_event *events, int in
 /// eventfd(2), counter 0, EFD_NONBLOCK | EFD_CLOEXEC.
 int clinux_eventfd(void);
 
+/// pipe2(2) with O_NONBLOCK | O_CLOEXEC.
+int clinux_pipe(int *read_end, int *write_end);
+
+/// splice(2) with SPLICE_F_MOVE | SPLICE_F_NONBLOCK, between a pipe and a non-blocking socket.
+ssize_t clinux_splice(int source, int target, size_t bytes_max);
+
 /// accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC; the peer's address is not asked for.
 int clinux_accept(int listener);
 
@@ -73,5 +80,8 @@ static inline ssize_t clinux_send_vector(int descriptor, const struct iovec *pie
 
 /// pthread_setname_np(3) of the calling thread; longer names are cut to the kernel's 15 bytes.
 void clinux_name_thread(const char *name);
+
+/// prctl(2), PR_SET_TIMERSLACK of 1 ns: waits of the calling thread end when their time is up and not up to 50 us later.
+void clinux_wake_exactly(void);
 
 #endif

@@ -31,6 +31,9 @@ enum {
   MP_STACK = 7,      // a value left on the Lua stack at `index`: its type is in `integer`
   MP_LIST = 8,       // result only: `base` points to `integer` mp_values, pushed as a sequence
   MP_GIVEN = 9,      // as MP_REFERENCE, and the bridge gives the reference back once the value is pushed
+  MP_PLAIN = 10,     // a packed plain value: `base` and `integer` bytes; as an argument valid until the function returns or calls Lua
+  MP_PLAIN_LIST = 11,  // a packed list of plain values; as a result all of them, in order, and only as the last result
+  MP_DICTIONARY = 12,  // a shared dictionary: its address in `integer`; as a result with its name, `index` bytes at `base`
 };
 
 // One plain value on its way between Swift and Lua.
@@ -43,6 +46,10 @@ typedef struct mp_value {
 } mp_value;
 
 // MARK: Functions offered to scripts
+
+// Bounds of packed plain data. Bytes of one value or list: a quarter of what may wait in a mailbox. Tables in tables: more than data
+// that people write has, and little on the C stack. Values of one list: as many as a Lua stack takes beside what else is on it.
+enum { MP_PLAIN_BYTES_MAX = 16 << 20, MP_PLAIN_DEPTH_MAX = 100, MP_PLAIN_VALUES_MAX = 10000 };
 
 // The most declared arguments of one function, and the most results: the longest signature in use has 16.
 enum { MP_ARGUMENTS_MAX = 20, MP_RESULTS_MAX = 4 };
@@ -71,13 +78,15 @@ typedef struct mp_call {
 // A function that Swift offers to scripts.
 //
 // `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
-// (arrives as a reference that the receiver owns), d destination (a connection or its id), a anything (strings, numbers and booleans arrive as such, the rest as
-// MP_STACK); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
-// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them).
+// (arrives as a reference that the receiver owns), h shared dictionary, d destination (a connection or its id), a anything (strings, numbers and booleans arrive as such, the rest as
+// MP_STACK), p plain data (strings, numbers and booleans arrive as such, tables as MP_PLAIN); a '?' behind a letter makes it optional (absent or nil arrives as MP_NIL); a final '*' repeats the last letter
+// without limit: 's', or 'm' for messages of any type of which numbers become strings (`mp_call_bytes` reads them), 'p' for
+// plain data, all of which arrives as one MP_PLAIN_LIST, or 'r' for the same where the arguments are some function's results.
 typedef struct mp_function {
-  const char *name;       // "connection:send" becomes a method, any other name a field of the native table
+  const char *name;       // "connection:send" and "shared:get" become methods, any other name a field of the native table
   const char *signature;
   bool takes_functions;   // the signature has an 'f'
+  bool takes_plain;       // the signature has a 'p' or an 'r'
   bool waits;             // may suspend; calling it where a coroutine cannot yield raises before Swift is asked
   void (*body)(void *context, mp_call *call);
 } mp_function;
@@ -85,6 +94,8 @@ typedef struct mp_function {
 // The i-th variadic string of a call (0-based), or NULL when it is no string. Never raises: the trampoline has made numbers
 // strings already.
 const char *mp_call_bytes(const mp_call *call, int32_t i, size_t *count);
+// Memory of the state for results of a call: `count` bytes, aligned for mp_values, valid until the next use. NULL when there is none.
+void *mp_call_room(const mp_call *call, size_t count);
 // What MP_ENCODE made, or NULL before.
 const char *mp_call_encoded(const mp_call *call, size_t *count);
 
@@ -93,24 +104,62 @@ const char *mp_call_encoded(const mp_call *call, size_t *count);
 // Allocation bookkeeping of one state, in bytes.
 typedef struct mp_memory {
   size_t used;
+  size_t notice;       // above it an allocation is looked at: the lower of the two limits, or SIZE_MAX
+  size_t soft;         // above it the script that runs gets an error, unless a collection helps; 0 = none
   size_t limit;        // an allocation that would pass it is refused; 0 = none
-  uint64_t refused;    // how often that happened
+  uint64_t exhausted;  // how often a script got the error of the soft limit
+  uint64_t refused;    // how often an allocation was refused
+  bool wants_collection;  // one of both has happened since `mp_recover_memory`
   int64_t fail_after;  // for tests: the allocation that many requests from now fails, and all behind it; < 0 = off
   mp_blocks blocks;
 } mp_memory;
+
+// The run of Lua code that goes on, and what is over its bounds. A run lasts from where Swift starts or resumes Lua until Lua waits,
+// returns or fails; what it starts itself is part of it. Fields that two threads touch are accessed atomically.
+typedef struct mp_guard {
+  uint64_t run;          // counts the beginnings and ends of runs, so it is odd during one; the watchdog reads it
+  uint64_t budget_ns;    // CPU time of one run, 0 = no bound; the watchdog reads it
+  uint64_t over;         // the run that is over its budget; the watchdog writes it
+  uint64_t asked;        // the run whose place the watchdog asks for
+  uint64_t ended_run;    // the last run that the hook has ended
+  uint64_t reason_run;   // the run that `reason` is of
+  char *reason;          // what a run that the hook has ended failed for, with a traceback
+  size_t reason_count;
+  bool is_loading;       // which option the budget was given by
+  bool has_reason;       // the run that has just failed did so for `reason`
+} mp_guard;
+
+struct mp_watch;
+
+// The buffer that plain data is packed into, and the tables that were met on the way.
+typedef struct mp_plain {
+  char *base;
+  size_t count;     // bytes
+  size_t capacity;  // bytes
+  const void **seen;     // a hash set, at most half full
+  size_t seen_count;     // tables
+  size_t seen_capacity;  // places, a power of two
+} mp_plain;
 
 // One lua_State with what the bridge keeps beside it; the bridge finds it from any thread of the state by lua_getextraspace.
 typedef struct mp_state {
   lua_State *main;
   void *context;             // handed to every mp_function
   mp_memory memory;
-  int32_t methods;           // reference of the table of connection methods
-  int32_t natives;           // reference of the table of native functions
-  int32_t metatable;         // reference of the metatable of connection objects
-  uint64_t budget_deadline;  // thread CPU time in ns after which the budget hook raises; 0 = no budget
-  bool budget_spent;         // the budget hook has raised
-  int32_t unyieldable;       // coroutines that run at this moment and were resumed from where nothing can wait
-  mp_call wake;              // what the coroutine being resumed by mp_resume_waiting gets
+  int32_t methods;               // reference of the table of connection methods
+  int32_t natives;               // reference of the table of native functions
+  int32_t metatable;             // reference of the metatable of connection objects
+  int32_t dictionary_methods;    // reference of the table of methods of shared dictionaries
+  int32_t dictionary_metatable;  // reference of their metatable
+  mp_guard guard;
+  struct mp_watch *watch;        // what the watchdog knows of it
+  lua_State *running;            // the Lua thread that runs at this moment; NULL between runs
+  const char *stack_base;        // where the run's C stack begins
+  int32_t unyieldable;           // coroutines that run at this moment and were resumed from where nothing can wait
+  mp_plain plain;                // where plain data is packed
+  char *room;                    // see mp_call_room
+  size_t room_bytes;
+  mp_call wake;                  // what the coroutine being resumed by mp_resume_waiting gets
 } mp_state;
 
 // Opens a state with the standard libraries. NULL when memory does not suffice.
@@ -119,6 +168,29 @@ mp_state *mp_open(void *context, size_t memory_limit);
 void mp_close(mp_state *state);
 // Adds the functions. The array and its strings must outlive the state. False when memory does not suffice.
 bool mp_register(mp_state *state, const mp_function *functions, int32_t count);
+
+// Sets both limits in bytes, 0 for none: above `soft` what runs gets an error, above `hard` allocations are refused.
+void mp_set_memory_limits(mp_state *state, size_t soft, size_t hard);
+// Collects garbage and gives memory back to the system if memory has run out since the last time; true when it had. Not to be
+// called during a run.
+bool mp_recover_memory(mp_state *state);
+
+// MARK: Budgets and the watchdog
+
+// What the watchdog reports.
+enum {
+  MP_STUCK = 1,       // a run is over its budget, or blocked for seconds, and does not come back to Lua code
+  MP_FREED = 2,       // a run that was reported has ended
+  MP_PAST_LIMIT = 3,  // a run that was reported is past the stuck limit
+};
+
+// A report: `place` is "file:line" of the script, or empty; `elapsed_ns` is how long the run goes on. Called on the watchdog's
+// thread, which holds its lock: it must neither wait nor call this interface.
+typedef void (*mp_report)(void *context, int32_t event, const char *place, uint64_t elapsed_ns);
+
+// Sets the CPU time that a run may take (0 = no bound), and what becomes of one that cannot be ended: it is reported (NULL = to
+// nobody), and once more when it has been stuck for `stuck_limit_ns` (0 = never).
+void mp_guard_runs(mp_state *state, uint64_t budget_ns, uint64_t stuck_limit_ns, mp_report report, void *context);
 
 // MARK: Protected calls on the main thread
 
@@ -141,8 +213,8 @@ typedef struct mp_start {
   bool (*next)(void *context, struct mp_start *start);
 } mp_start;
 
-// Calls a function under protection, with a traceback on error; `budget_ns` of thread CPU time (0 = no bound) end it with
-// the error "budget exceeded".
+// Calls a function under protection, with a traceback on error. `budget_ns` of thread CPU time end it with the error "budget
+// exceeded"; 0 is the state's own budget. Inside a run that goes on, that run's budget holds.
 void mp_protected_call(mp_state *state, const mp_start *start, uint64_t budget_ns, mp_outcome *outcome);
 // Compiles Lua source or a precompiled chunk and calls it with the native table; its result table is returned as a reference.
 void mp_run_prelude(mp_state *state, const char *source, size_t count, const char *name, mp_outcome *outcome);

@@ -13,6 +13,13 @@ package struct WorkerStatus: Sendable, Equatable {
   package var memoryBytes: Int64 = 0
   /// Suspended handlers and tasks that still run an older generation's code.
   package var handlersOnOlderGenerations = 0
+  /// Messages that its code published to channels.
+  package var published: Int64 = 0
+  /// Subscriptions' functions started, one for each message and subscription.
+  package var delivered: Int64 = 0
+  package var subscriptions = 0
+  /// Messages not queued or dropped because of an output limit, or because another worker was too far behind.
+  package var dropped: Int64 = 0
   /// Turns of the worker's loop since it started.
   package var turns: Int64 = 0
   /// Time spent in turns, not waiting, since the start, in seconds.
@@ -33,6 +40,20 @@ package struct ListenerStatus: Sendable, Equatable {
   package var open = 0
   package var accepted: Int64 = 0
   package var refused: Int64 = 0
+
+  package init() {}
+}
+
+/// The figures of one shared dictionary.
+package struct SharedDictionaryStatus: Sendable, Equatable {
+  package var name = ""
+  /// Keys; those that have expired count until they are removed.
+  package var items = 0
+  /// What they cost, and what they may cost.
+  package var bytes = 0
+  package var capacityBytes = 0
+  /// Keys removed before their time for want of memory.
+  package var evictions: Int64 = 0
 
   package init() {}
 }
@@ -63,6 +84,8 @@ package struct ServerStatus: Sendable, Equatable {
   package var processID: Int32 = 0
   package var workers: [WorkerStatus] = []
   package var listeners: [ListenerStatus] = []
+  /// The shared dictionaries, in the order in which they were made.
+  package var dictionaries: [SharedDictionaryStatus] = []
   /// Open now.
   package var connections = 0
   package var messagesIn: Int64 = 0
@@ -85,6 +108,10 @@ package struct ServerStatus: Sendable, Equatable {
   package var memoryBytes: Int64 { workers.reduce(0) { $0 &+ $1.memoryBytes } }
   /// Suspended handlers and tasks of all workers that still run older code.
   package var handlersOnOlderGenerations: Int { workers.reduce(0) { $0 &+ $1.handlersOnOlderGenerations } }
+  package var published: Int64 { workers.reduce(0) { $0 &+ $1.published } }
+  package var delivered: Int64 { workers.reduce(0) { $0 &+ $1.delivered } }
+  package var subscriptions: Int { workers.reduce(0) { $0 &+ $1.subscriptions } }
+  package var dropped: Int64 { workers.reduce(0) { $0 &+ $1.dropped } }
   /// Connections refused for any reason.
   package var refusedTotal: Int64 { refused.values.reduce(0, &+) }
 }
@@ -109,6 +136,8 @@ package struct ConnectionSummary: Sendable, Equatable {
   /// Bytes that wait for the client to read.
   package var queuedBytes = 0
   package var rooms: [String] = []
+  /// Made by a script, and no client.
+  package var isOutgoing = false
 
   package init() {}
 }

@@ -12,6 +12,7 @@ package enum StatusReport {
     var text = heading(status)
     text += "\nTraffic\n" + traffic(status)
     text += "\nListeners\n" + listeners(status)
+    if !status.dictionaries.isEmpty { text += "\nShared dictionaries\n" + dictionaries(status) }
     text += "\nWorkers\n" + workers(status)
     return text
   }
@@ -43,6 +44,11 @@ package enum StatusReport {
     var text = line("connections", "\(FigureText.count(Int64(status.connections))) open")
     text += line("messages", "\(FigureText.count(status.messagesIn)) in, \(FigureText.count(status.messagesOut)) out")
     text += line("bytes", "\(FigureText.size(status.bytesIn)) in, \(FigureText.size(status.bytesOut)) out")
+    text += line(
+      "channels",
+      "\(FigureText.count(status.published)) published, \(FigureText.count(status.delivered)) delivered, "
+        + "\(FigureText.count(Int64(status.subscriptions))) subscribed")
+    text += line("dropped", FigureText.count(status.dropped))
     text += line("Lua memory", FigureText.size(status.memoryBytes))
     text += line("errors", FigureText.count(status.errors))
     let reasons = status.refused.filter { $0.value > 0 }.sorted { $0.key < $1.key }
@@ -60,6 +66,20 @@ package enum StatusReport {
       table.append([
         FigureText.harmless(listener.address), listener.codec, FigureText.shortCount(Int64(listener.open)),
         FigureText.shortCount(listener.accepted), FigureText.shortCount(listener.refused),
+      ])
+    }
+    return table.text
+  }
+
+  private static func dictionaries(_ status: ServerStatus) -> String {
+    var table = TextTable([
+      ("name", .left), ("items", .right), ("memory", .right), ("at most", .right), ("evicted", .right),
+    ])
+    for dictionary in status.dictionaries {
+      table.append([
+        shortened(FigureText.harmless(dictionary.name)), FigureText.shortCount(Int64(dictionary.items)),
+        FigureText.size(Int64(dictionary.bytes)), FigureText.size(Int64(dictionary.capacityBytes)),
+        FigureText.shortCount(dictionary.evictions),
       ])
     }
     return table.text
@@ -123,7 +143,15 @@ package enum StatusReport {
   }
 
   private static func appendExtras(of status: ServerStatus, to json: inout JSONText) {
+    json.key("dictionaries")
+    json.beginArray()
+    for dictionary in status.dictionaries { append(dictionary, to: &json) }
+    json.endArray()
     json.member("memory", status.memoryBytes)
+    json.member("published", status.published)
+    json.member("delivered", status.delivered)
+    json.member("subscriptions", status.subscriptions)
+    json.member("dropped", status.dropped)
     json.member("pid", status.processID)
     json.member("script", status.scriptPath)
     json.member("hash", status.contentHash)
@@ -148,9 +176,23 @@ package enum StatusReport {
     json.member("messages_out", worker.messagesOut)
     json.member("memory", worker.memoryBytes)
     json.member("handlers_on_older_generations", worker.handlersOnOlderGenerations)
+    json.member("published", worker.published)
+    json.member("delivered", worker.delivered)
+    json.member("subscriptions", worker.subscriptions)
+    json.member("dropped", worker.dropped)
     json.member("turns", worker.turns)
     json.member("busy", milliseconds(worker.busySeconds))
     json.member("longest_turn", worker.longestTurnSeconds)
+    json.endObject()
+  }
+
+  private static func append(_ dictionary: SharedDictionaryStatus, to json: inout JSONText) {
+    json.beginObject()
+    json.member("name", dictionary.name)
+    json.member("items", dictionary.items)
+    json.member("bytes", dictionary.bytes)
+    json.member("max_memory", dictionary.capacityBytes)
+    json.member("evictions", dictionary.evictions)
     json.endObject()
   }
 

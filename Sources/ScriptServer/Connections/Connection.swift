@@ -46,9 +46,13 @@ struct ConnectionFlags: OptionSet {
   static let outgoing = ConnectionFlags(rawValue: 1 << 10)
   /// The script gave it a codec of its own, so that a reload does not change it.
   static let ownCodec = ConnectionFlags(rawValue: 1 << 11)
+  /// Its bytes are passed on to another connection and back; handlers and scripts have no part in them.
+  static let piped = ConnectionFlags(rawValue: 1 << 12)
+  /// An outgoing connection without on_message: what comes waits for `receive`.
+  static let unheard = ConnectionFlags(rawValue: 1 << 13)
 
   /// While one of these is set, messages that have come wait.
-  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused]
+  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused, .unheard]
   /// While one of these is set, not even the handler that runs gets more.
   static let paused: ConnectionFlags = [.scriptPaused, .outputPaused]
 }
@@ -58,7 +62,7 @@ struct Connection: ~Copyable {
   var key = HandleKey.none
   var phase = ConnectionPhase.free
   var flags: ConnectionFlags = []
-  /// The listener it came through, an index of the server's table.
+  /// The listener it came through, an index of the server's table; 0 for an outgoing connection.
   var listener: UInt16 = 0
   /// Index in the worker's codec table.
   var codec: UInt16 = 0
@@ -66,6 +70,10 @@ struct Connection: ~Copyable {
   var object = LuaReference.none
   /// The suspended task that takes the next message, if any.
   var receiver = TaskToken.none
+  /// Index of the handlers of an outgoing connection; -1 for a client, who has its listener's.
+  var handlers: Int32 = -1
+  /// Index of the pair it is piped in, while `.piped`.
+  var pipe: Int32 = -1
   /// Handlers and tasks of this connection that have not finished.
   var activeTasks: Int32 = 0
   /// Its place among the worker's open connections.

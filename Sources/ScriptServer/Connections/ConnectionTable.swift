@@ -10,7 +10,7 @@ struct ConnectionTable: ~Copyable {
   private static let blockSlots = 256
 
   private var blocks: [UnsafeMutablePointer<Connection>] = unsafe []
-  /// The slots of all connections in phase `open`, in no order, for broadcasts.
+  /// The slots of all clients in phase `open`, in no order, for broadcasts.
   private(set) var open: [UInt32] = []
   private var used = 0
 
@@ -41,8 +41,8 @@ struct ConnectionTable: ~Copyable {
     unsafe blocks[Int(slot) / Self.blockSlots] + Int(slot) % Self.blockSlots
   }
 
-  /// Puts a new connection into the slot of `key`.
-  mutating func insert(_ key: HandleKey) -> UnsafeMutablePointer<Connection> {
+  /// Puts a new connection into the slot of `key`; one that is no client is not among the open ones.
+  mutating func insert(_ key: HandleKey, isClient: Bool = true) -> UnsafeMutablePointer<Connection> {
     while unsafe Int(key.slot) >= blocks.count * Self.blockSlots {
       let block = UnsafeMutablePointer<Connection>.allocate(capacity: Self.blockSlots)
       for index in 0..<Self.blockSlots { unsafe (block + index).initialize(to: Connection()) }
@@ -53,8 +53,10 @@ struct ConnectionTable: ~Copyable {
     used += 1
     unsafe connection.pointee.key = key
     unsafe connection.pointee.phase = .open
-    unsafe connection.pointee.openIndex = Int32(open.count)
-    open.append(key.slot)
+    if isClient {
+      unsafe connection.pointee.openIndex = Int32(open.count)
+      open.append(key.slot)
+    }
     return unsafe connection
   }
 

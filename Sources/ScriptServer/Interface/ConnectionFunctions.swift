@@ -29,6 +29,7 @@ extension Interface {
     unsafe HostFunction("connection:pause", "c") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
+        if unsafe connection.pointee.flags.contains(.piped) { return call.fails("piped") }
         unsafe connection.pointee.flags.insert(.scriptPaused)
         unsafe worker.port.cancelRead(connection.pointee.key)
         unsafe connection.pointee.flags.remove(.reading)
@@ -38,6 +39,7 @@ extension Interface {
     unsafe HostFunction("connection:resume", "c") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
+        if unsafe connection.pointee.flags.contains(.piped) { return call.fails("piped") }
         unsafe connection.pointee.flags.remove(.scriptPaused)
         if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
           unsafe worker.markReady(connection)
@@ -146,6 +148,7 @@ extension Worker {
     case .queued: unsafe call.returns(.boolean(true))
     case .closed: call.fails("closed")
     case .overflow: call.fails("overflow")
+    case .piped: call.fails("piped")
     case .unframable: call.fails("unframable")
     }
   }

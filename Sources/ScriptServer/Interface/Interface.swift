@@ -6,9 +6,21 @@ import LuaRuntime
 /// Everything that Swift offers to scripts.
 enum Interface {
   /// One for the whole program: every state shares the descriptions.
-  static let library = HostLibrary(
-    connectionFunctions + receiveFunctions + roomFunctions + serverFunctions + loadingFunctions + timerFunctions
-      + taskFunctions + logFunctions)
+  static let library = HostLibrary(groups.flatMap(\.self))
+
+  private static let groups: [[HostFunction]] = [
+    connectionFunctions,
+    receiveFunctions,
+    roomFunctions,
+    serverFunctions,
+    outgoingFunctions,
+    loadingFunctions,
+    timerFunctions,
+    taskFunctions,
+    channelFunctions,
+    logFunctions,
+    sharedFunctions,
+  ]
 }
 
 /// What went wrong between the server and the system or the script.

@@ -2,7 +2,7 @@
 -- Nothing here is on the way of a message. `native` holds the functions that Swift offers, `connection` the methods of connections.
 local native, connection = ...
 
-local error, type, pairs, ipairs, select, tostring, load, rawset = error, type, pairs, ipairs, select, tostring, load, rawset
+local error, type, pairs, ipairs, select, tostring, load, rawget = error, type, pairs, ipairs, select, tostring, load, rawget
 local setmetatable, getmetatable, pcall, xpcall, loadfile = setmetatable, getmetatable, pcall, xpcall, loadfile
 local math_type = math.type
 local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
@@ -184,6 +184,21 @@ local handler_names = {
 local known_handlers = {}
 for _, name in ipairs(handler_names) do known_handlers[name] = true end
 
+-- The handlers of an outgoing connection, in the order in which they are handed over.
+local function outgoing_handlers(handlers)
+  return handlers.on_open, handlers.on_message, handlers.on_drain, handlers.on_close, handlers.on_error
+end
+
+-- Whether a table within the one that a script returns is one of handlers for outgoing connections.
+local function is_handlers(value)
+  if type(value) ~= "table" then return false end
+  for _, name in ipairs { "on_open", "on_message", "on_drain", "on_close", "on_error" } do
+    local handler = rawget(value, name)
+    if handler ~= nil and type(handler) ~= "function" then return false end
+  end
+  return true
+end
+
 -- Hands the functions of a handler table over; returns the number of the set. `place` is "file:line" for an error about a value
 -- that has no line of its own.
 local function enter_handlers(place, handlers)
@@ -293,6 +308,76 @@ local function timer(where, repeats, seconds, f, ...)
   if not number then return nil, problem end
   object.number = number
   return object
+end
+
+-- Channels ------------------------------------------------------------------------------------------------------------
+
+local subscription_methods = {}
+subscription_methods.__index = subscription_methods
+subscription_methods.__name = "subscription"
+
+function subscription_methods:cancel()
+  if type(self) ~= "table" or getmetatable(self) ~= subscription_methods then
+    error("bad argument #1 to 'cancel' (subscription expected, got " .. (self == nil and "no value" or type(self)) .. ")", 2)
+  end
+  return native.cancel_subscription(self.number)
+end
+
+local function subscribe(generation, channel, f)
+  if type(channel) ~= "string" then
+    error("bad argument #1 to 'subscribe' (string expected, got " .. type(channel) .. ")", 2)
+  end
+  if type(f) ~= "function" then
+    error("bad argument #2 to 'subscribe' (function expected, got " .. type(f) .. ")", 2)
+  end
+  -- Made first: once it is subscribed, nothing may fail any more.
+  local object = setmetatable({ number = 0 }, subscription_methods)
+  local number, problem = native.subscribe(generation.number, channel, f)
+  if not number then return nil, problem end
+  object.number = number
+  return object
+end
+
+-- Outgoing connections -------------------------------------------------------------------------------------------------
+
+local connect_options = { codec = "codec", timeout = "seconds", handler = "table" }
+
+-- Seconds that a connection may take to be made, its name's look-up included.
+local connect_seconds = 10
+
+local function check_outgoing_handlers(handlers)
+  for name, value in pairs(handlers) do
+    if type(name) == "string" and name:find("^on_") then
+      if not known_handlers[name] then
+        error(("moonport.connect: unknown handler '%s'; the handlers are %s"):format(name, concat(handler_names, ", ")), 4)
+      end
+      if type(value) ~= "function" then
+        error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 4)
+      end
+    end
+  end
+end
+
+local function connect(generation, address, options)
+  if type(address) ~= "string" then
+    error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 3)
+  end
+  -- Raises where nothing can wait, before anything is entered for the connection.
+  local problem = native.connect(address)
+  if problem then error("moonport.connect: " .. problem, 3) end
+  if options == nil then options = {} end
+  if type(options) ~= "table" then
+    error(("bad argument #2 to 'connect' (table expected, got %s)"):format(type(options)), 3)
+  end
+  check_options("moonport.connect", options, connect_options, 3)
+  local handlers = options.handler
+  if handlers then check_outgoing_handlers(handlers) end
+  local codec = options.codec or "raw"
+  local is_own = type(codec) == "table" and codec.type == nil
+  local number = codec_number("moonport.connect", codec, "own", 3)
+  local seconds = options.timeout or connect_seconds
+  if not handlers then return native.begin_connect(address, number, seconds, is_own) end
+  return native.begin_connect(address, number, seconds, is_own, generation.names[handlers], outgoing_handlers(handlers))
 end
 
 -- Tasks ---------------------------------------------------------------------------------------------------------------
@@ -432,6 +517,34 @@ end
 local log = {}
 for _, level in ipairs { "debug", "info", "warn", "error" } do log[level] = log_function(level) end
 
+local shared_options = { max_memory = "count" }
+local dictionaries = {}
+
+-- The dictionary of a name: one object for all that ask in this state.
+local function shared(generation, name, options)
+  local known = dictionaries[name]
+  if known and options == nil then return known end
+  if type(name) ~= "string" then
+    error("bad argument #1 to 'shared' (string expected, got " .. (name == nil and "no value" or type(name)) .. ")", 2)
+  end
+  if #name == 0 or #name > 255 then error("moonport.shared: a name has 1 to 255 bytes", 2) end
+  local max_memory
+  if options ~= nil then
+    if type(options) ~= "table" then
+      error("bad argument #2 to 'shared' (table expected, got " .. type(options) .. ")", 2)
+    end
+    check_options("moonport.shared", options, shared_options, 2)
+    max_memory = options.max_memory
+    if max_memory and max_memory < 4096 then
+      error(("moonport.shared: option 'max_memory' must be at least 4096 bytes, not %d"):format(max_memory), 2)
+    end
+  end
+  local made, problem = native.shared(name, max_memory, generation.loading)
+  if not made then return nil, problem end
+  dictionaries[name] = known or made
+  return dictionaries[name]
+end
+
 local function make_moonport(generation)
   return {
     listen = function(options) listen(generation, options) end,
@@ -440,9 +553,15 @@ local function make_moonport(generation)
     write = native.write,
     close = native.close,
     count = native.count,
+    shared = function(name, options) return shared(generation, name, options) end,
     sleep = native.sleep,
+    connect = function(address, options) return connect(generation, address, options) end,
+    pipe = native.pipe,
+    resolve = native.resolve,
     after = function(...) return timer("after", false, ...) end,
     every = function(...) return timer("every", true, ...) end,
+    publish = native.publish,
+    subscribe = function(channel, f) return subscribe(generation, channel, f) end,
     spawn = spawn,
     log = log,
     worker = { id = native.worker_id(), count = native.worker_count() },
@@ -503,6 +622,12 @@ end
 
 -- Generations ---------------------------------------------------------------------------------------------------------
 
+local function enter_named(generation, name, handlers)
+  if generation.names[handlers] then return end
+  generation.names[handlers] = name
+  native.named_handlers(name, outgoing_handlers(handlers))
+end
+
 -- Hands the handlers and listeners of a loaded script over.
 local function enter_all(generation, place, handlers)
   local sets = { [handlers] = enter_handlers(place, handlers) }
@@ -511,6 +636,11 @@ local function enter_all(generation, place, handlers)
     if not sets[own] then sets[own] = enter_handlers(options.place, own) end
     enter_listener(options, sets[own])
   end
+  -- Outgoing connections with one of these tables go on with the next generation's table of the same name.
+  for name, value in pairs(handlers) do
+    if type(name) == "string" and is_handlers(value) then enter_named(generation, name, value) end
+  end
+  enter_named(generation, "", handlers)
 end
 
 -- Loads the generation's script. What it asked for is told to Swift: listeners, handlers. What is wrong with the script as such is
@@ -518,7 +648,7 @@ end
 local function load_generation(number)
   local source, place, last_line = native.main(number)
   local generation = {
-    number = number, loaded = {}, requiring = {}, listeners = {}, loading = true, arguments = native.arguments(),
+    number = number, loaded = {}, requiring = {}, listeners = {}, names = {}, loading = true, arguments = native.arguments(),
   }
   generations[number] = generation
   generation.arguments[0] = place:sub(2)

@@ -17,6 +17,7 @@ extension Worker {
     guard let connection = unsafe table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key),
       unsafe connection.pointee.phase == .open
     else { return call.fails("closed") }
+    if unsafe connection.pointee.flags.contains(.piped) { return call.fails("piped") }
     if unsafe connection.pointee.receiver != .none {
       return unsafe call.raises(.text("another coroutine already receives from this connection"))
     }

@@ -38,6 +38,7 @@ extension Interface {
     unsafe HostFunction("task_failed", "s") { context, call in
       let worker = unsafe Worker.of(context)
       guard let running = worker.running else { return }
+      if unsafe worker.endsQuietly(running, HostCall(call!)[0].text) { return }
       worker.reportSpawned(running.owner.spawned, unsafe HostCall(call!)[0].text)
     },
   ]

@@ -52,6 +52,7 @@ extension Worker {
   /// Gives back everything that Lua keeps for a generation.
   private func retire(_ generation: Generation) {
     for token in timers.tokens(where: { $0.codeGeneration == generation.number }) { cancelTimer(token) }
+    cancelSubscriptions(of: generation.number)
     for reference in generation.references { lua.release(reference) }
     for codec in generation.codecs { codecs.release(codec, lua: lua) }
     unsafe lua.call(prelude.forget, LuaArguments(.integer(Int64(generation.number)))) { _ in }
@@ -64,12 +65,16 @@ extension Worker {
     flushDirty()
     guard transaction.meet() else { return discardCandidate() }
     // Everybody has stopped: what the old code has sent is either out or in the mailboxes.
-    deliverWaiting()
+    holdPublished()
+    deliverWaiting(toSubscribers: true)
     flushDirty()
     let problem = handOver(transaction)
-    guard transaction.decide(handedOver: problem) else { return discardCandidate() }
+    let isSwitching = transaction.decide(handedOver: problem)
+    // Everybody has delivered what was published before the meeting: what comes now is for the code that goes on.
+    releasePublished()
+    guard isSwitching else { return discardCandidate() }
     // on_save may have broadcast: that, too, is old code's, and out before anybody's new code runs.
-    deliverWaiting()
+    deliverWaiting(toSubscribers: false)
     flushDirty()
     transaction.waitUntilDelivered()
     makeLive(transaction)
@@ -93,8 +98,10 @@ extension Worker {
     for number in snapshots.keys where number < (old?.number ?? 0) { snapshots[number] = nil }
     counters.olderTasks.set(tasks.count(olderThan: new.number))
     enterListeners(new, transaction)
+    enterDictionaryCaps(new)
     transaction.hasSwitched()
     if let old {
+      outgoing.goOn(with: new, after: old)
       keepConnections(new, transaction)
       // What runs on code older than the last generation has had a whole generation's time.
       endTasks(olderThan: old.number)
@@ -131,6 +138,7 @@ extension Worker {
   private func keepConnections(_ new: Generation, _ transaction: ReloadTransaction) {
     for key in table.keys() {
       guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
+      unsafe listenOrHold(connection)
       let entry = unsafe listeners[Int(connection.pointee.listener)]
       let codec = entry.codec
       // A removed listener's codec went with its generation; its connections hold on to theirs.

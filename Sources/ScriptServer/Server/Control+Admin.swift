@@ -156,6 +156,7 @@ extension ControlThread {
     status.processID = getpid()
     status.workers = workers.map { workerStatus($0) }
     status.listeners = listeners.values.sorted { $0.index < $1.index }.map { listenerStatus($0) }
+    status.dictionaries = context.dictionaries.figures
     status.connections = status.workers.reduce(0) { $0 + $1.connections }
     status.messagesIn = status.workers.reduce(0) { $0 + $1.messagesIn }
     status.messagesOut = status.workers.reduce(0) { $0 + $1.messagesOut }
@@ -178,6 +179,10 @@ extension ControlThread {
     status.messagesOut = Int64(worker.counters.messagesOut.current)
     status.memoryBytes = Int64(worker.counters.luaBytes.current)
     status.handlersOnOlderGenerations = worker.counters.olderTasks.current
+    status.published = Int64(worker.counters.published.current)
+    status.delivered = Int64(worker.counters.delivered.current)
+    status.subscriptions = worker.counters.subscriptions.current
+    status.dropped = Int64(worker.counters.dropped.current)
     status.turns = Int64(worker.counters.turns.current)
     status.busySeconds = Double(worker.counters.busyNanoseconds.current) / 1e9
     status.longestTurnSeconds = Double(worker.counters.longestTurnNanoseconds.current) / 1e9

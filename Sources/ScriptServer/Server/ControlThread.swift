@@ -103,7 +103,7 @@ final class ControlThread: @unchecked Sendable {
       for message in messages { handle(message) }
     case .read where completion.key == watcher?.key: watchRead(completion)
     case .read, .write, .hangup: adminCompleted(completion)
-    case .connect: preconditionFailure("the control thread submits no connects")
+    case .connect, .relay: preconditionFailure("the control thread submits neither connects nor relays")
     }
   }
 

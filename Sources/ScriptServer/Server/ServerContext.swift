@@ -10,6 +10,8 @@ final class ServerContext: @unchecked Sendable {
   let configuration: Configuration
   let log: Logger
   let rooms = RoomDirectory()
+  let channels = ChannelDirectory()
+  let dictionaries = SharedDirectory()
   /// True for the state in which a script is only tried: it reaches nobody and prints nothing.
   let isScratch: Bool
   /// How many workers there are, or will be.
@@ -20,6 +22,12 @@ final class ServerContext: @unchecked Sendable {
   let generation = Atomic<Int>(0)
   /// Client sockets of all workers, closing ones included.
   let clientDescriptors = Atomic<Int>(0)
+  /// Sockets that scripts have opened, by `moonport.connect`.
+  let outgoingDescriptors = Atomic<Int>(0)
+  /// Sockets of both kinds that may be open at once.
+  let descriptorsMax = Atomic<Int>(.max)
+  /// Looks names up.
+  let resolver = Resolver()
   /// Set while clients are not accepted for want of descriptors.
   let wantsDescriptors = Atomic<Bool>(false)
   private let lock = ThreadLock()
@@ -41,7 +49,10 @@ final class ServerContext: @unchecked Sendable {
   }
 
   /// Lets go of the workers, which refer to the context, once their threads have ended.
-  func end() { workers = [] }
+  func end() {
+    resolver.end()
+    workers = []
+  }
 
   /// A worker has closed a client's socket. `peerHash` is 0 unless its listener counts by address.
   func released(worker: Int, listener: UInt16, peerHash: UInt64) {
@@ -49,6 +60,20 @@ final class ServerContext: @unchecked Sendable {
     if peerHash != 0 { control?.post(.released(listener: listener, peerHash: peerHash)) }
     if wantsDescriptors.load(ordering: .relaxed) { control?.post(.descriptorsFreed) }
   }
+
+  /// A worker has closed a socket that a script had opened.
+  func outgoingReleased() {
+    outgoingDescriptors.subtract(1, ordering: .relaxed)
+    if wantsDescriptors.load(ordering: .relaxed) { control?.post(.descriptorsFreed) }
+  }
+
+  /// Sockets of clients and of scripts.
+  var openSockets: Int {
+    clientDescriptors.load(ordering: .relaxed) + outgoingDescriptors.load(ordering: .relaxed)
+  }
+
+  /// Whether a script may open one more socket.
+  var hasDescriptorToSpare: Bool { openSockets < descriptorsMax.load(ordering: .relaxed) }
 
   /// Counts a client that was turned away.
   func refused(_ reason: String) { lock.withLock { refusals[reason, default: 0] += 1 } }

@@ -24,10 +24,18 @@ final class WorkerCounters: Sendable {
   let messagesOut = Counter()
   let bytesIn = Counter()
   let bytesOut = Counter()
+  /// Open connections that scripts have made.
+  let outgoing = Counter()
   /// Errors that scripts raised.
   let errors = Counter()
   /// Messages not queued or dropped because of an output limit, or a full mailbox.
   let dropped = Counter()
+  /// Messages that this worker's code published to channels.
+  let published = Counter()
+  /// Subscriptions' functions started on this worker.
+  let delivered = Counter()
+  /// Subscriptions of this worker, those of a generation that is being loaded included.
+  let subscriptions = Counter()
   let luaBytes = Counter()
   /// Suspended handlers and tasks of generations before the current one.
   let olderTasks = Counter()

@@ -28,6 +28,11 @@ struct HandlerSet {
 
   init() {}
 
+  /// Those that there are.
+  var references: [LuaReference] {
+    [open, message, drain, close, error, start, console, stop].filter(\.exists)
+  }
+
   /// How many handlers there are.
   static let count = 8
 }

@@ -43,6 +43,9 @@ final class Mailbox<Message: Sendable>: @unchecked Sendable {
     return true
   }
 
+  /// Whether the receiver has ended.
+  var isClosed: Bool { lock.withLock { !isOpen } }
+
   /// Moves all waiting messages behind those in `batch`.
   func drain(into batch: inout [Message]) {
     lock.withLock {

@@ -90,6 +90,8 @@ struct SuspendedTask {
   var deadline = DeadlineKey.none
   /// Set once it is to end.
   var ending = TaskEnding.none
+  /// It waited for the end of a pipe when it was told so: the pipe goes on, and that the task ends is no error.
+  var endsInPipe = false
   /// Waits that raised since then.
   var refusedWaits: UInt16 = 0
 }

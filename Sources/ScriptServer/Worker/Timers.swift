@@ -93,6 +93,8 @@ enum DeadlinePurpose {
   case connection(HandleKey)
   case task(TaskToken)
   case timer(TimerToken)
+  /// The share of one address in a connect, by its socket.
+  case connect(HandleKey)
 
   /// Kind in the two highest bits, then 32 of generation, then 24 of slot.
   var payload: UInt64 {
@@ -100,6 +102,7 @@ enum DeadlinePurpose {
     case .connection(let key): Self.pack(0, key.slot, key.generation)
     case .task(let token): Self.pack(1, token.slot, token.generation)
     case .timer(let token): Self.pack(2, token.slot, token.generation)
+    case .connect(let key): Self.pack(3, key.slot, key.generation)
     }
   }
 
@@ -109,7 +112,8 @@ enum DeadlinePurpose {
     switch payload >> 62 {
     case 0: self = .connection(HandleKey(slot: slot, generation: generation))
     case 1: self = .task(TaskToken(slot: slot, generation: generation))
-    default: self = .timer(TimerToken(slot: slot, generation: generation))
+    case 2: self = .timer(TimerToken(slot: slot, generation: generation))
+    default: self = .connect(HandleKey(slot: slot, generation: generation))
     }
   }
 

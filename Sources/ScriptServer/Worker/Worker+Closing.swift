@@ -23,11 +23,13 @@ extension Worker {
   /// Ends a connection from our side: its handlers are told, what is queued goes out, then the client sees a clean end.
   func close(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     guard unsafe connection.pointee.isUsable else { return }
+    let piped = unsafe endPipe(of: connection, reason, keepsHeld: true)
     unsafe leave(connection, reason)
     unsafe connection.pointee.phase = .flushing
     unsafe connection.pointee.decoder.reset()
     unsafe schedule(connection, at: now + Self.flushNanoseconds)
     unsafe markDirty(connection)
+    if let piped = unsafe piped { unsafe close(piped, reason) }
     // While its bytes are being cut, the cutting does the rest when it notices.
     if unsafe connection.pointee.flags.contains(.cutting) { return }
     unsafe connection.pointee.inbound.release()
@@ -50,6 +52,7 @@ extension Worker {
 
   /// Goes a step further towards the end once nothing is left to send.
   func conclude(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.piped) { return }
     guard unsafe connection.pointee.output.isEmpty, unsafe !connection.pointee.flags.contains(.writing) else {
       return unsafe markDirty(connection)
     }
@@ -76,10 +79,20 @@ extension Worker {
   /// Ends a connection that can or shall not be written to any more: what is queued is dropped.
   func lost(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     if unsafe connection.pointee.phase == .free { return }
+    let piped = unsafe endPipe(of: connection, reason, keepsHeld: false)
     unsafe leave(connection, reason)
     // The port lets go of the first chunk before its memory is given back.
     unsafe port.reset(connection.pointee.key)
     unsafe forget(connection)
+    if let piped = unsafe piped { unsafe lost(piped, reason) }
+  }
+
+  /// Ends the pipe that a connection is in, whose other connection ends with it; nil when it is in none.
+  private func endPipe(
+    of connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason, keepsHeld: Bool
+  ) -> UnsafeMutablePointer<Connection>? {
+    guard unsafe connection.pointee.flags.contains(.piped) else { return nil }
+    return unsafe dissolve(connection, .fails(Self.pipeReason(reason)), keepsHeld: keepsHeld)
   }
 
   /// Ends a connection that both sides are done with.
@@ -92,6 +105,11 @@ extension Worker {
     unsafe connection.pointee.output.clear(pool: pool)
     _ = unsafe deadlines.cancel(connection.pointee.deadline)
     unsafe codecs.release(connection.pointee.codec, lua: lua)
+    if unsafe connection.pointee.flags.contains(.outgoing) {
+      unsafe outgoing.release(connection.pointee.handlers, lua: lua)
+      server.outgoingReleased()
+      return unsafe table.remove(connection)
+    }
     unsafe server.released(worker: index, listener: connection.pointee.listener, peerHash: connection.pointee.peerHash)
     if let counters = unsafe listeners[Int(connection.pointee.listener)].counters {
       unsafe counters._withUnsafeGuaranteedRef { _ = $0.open.subtract(1, ordering: .relaxed) }
@@ -100,15 +118,22 @@ extension Worker {
   }
 
   /// Takes an open connection out of everything that scripts can reach it by, and has its on_close called.
-  private func leave(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
+  func leave(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     unsafe wakeReceiver(connection, .closed)
     guard unsafe connection.pointee.phase == .open else { return }
     unsafe table.leaveOpen(connection)
     unsafe rooms.leaveAll(connection)
-    counters.connections.subtract(1, ordering: .relaxed)
+    let own = unsafe connection.pointee.handlers
+    if own < 0 {
+      counters.connections.subtract(1, ordering: .relaxed)
+    } else {
+      counters.outgoing.add(-1)
+      outgoing.retain(own)
+    }
     unsafe due.append(
       .closed(
-        object: connection.pointee.object, listener: connection.pointee.listener, reason: reason,
+        object: connection.pointee.object,
+        handlers: ClosedHandlers(listener: connection.pointee.listener, own: own), reason: reason,
         connection: connection.pointee.key))
     unsafe connection.pointee.object = .none
   }
@@ -139,7 +164,7 @@ extension Worker {
   private func nextOpenDeadline(_ connection: UnsafeMutablePointer<Connection>) -> UInt64 {
     let limits = unsafe listeners[Int(connection.pointee.listener)].limits
     var next = UInt64.max
-    if limits.idleNanoseconds > 0 { next = unsafe connection.pointee.lastMessageAt &+ limits.idleNanoseconds }
+    if limits.idleNanoseconds > 0 { next = unsafe lastActive(connection) &+ limits.idleNanoseconds }
     if limits.messageNanoseconds > 0, unsafe connection.pointee.messageBegunAt > 0 {
       next = unsafe min(next, connection.pointee.messageBegunAt &+ limits.messageNanoseconds)
     }
@@ -147,6 +172,13 @@ extension Worker {
       next = unsafe min(next, connection.pointee.softSince &+ UInt64(limits.output.softSeconds * 1e9))
     }
     return next
+  }
+
+  /// When a connection last had a complete message; a piped one, when a byte last moved in either direction.
+  func lastActive(_ connection: UnsafeMutablePointer<Connection>) -> UInt64 {
+    let last = unsafe connection.pointee.lastMessageAt
+    return unsafe connection.pointee.flags.contains(.piped)
+      ? max(last, port.lastRelayed(connection.pointee.key)) : last
   }
 
   func connectionDue(_ key: HandleKey) {

@@ -29,6 +29,8 @@ extension Worker {
       _ = unsafe framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)
     case .close(let id, let reason):
       if let connection = unsafe table.find(id.key) { unsafe close(connection, .script(reason)) }
+    case .published(let message): deliver(message)
+    case .resolved(let purpose, let result): resolved(purpose, result)
     case .answer(let ticket, let answer): due.append(.answer(ticket, answer))
     case .console(let line): console(line)
     case .connections(let query): query.answer(answer(query))
@@ -40,8 +42,9 @@ extension Worker {
     }
   }
 
-  /// Delivers broadcasts and messages for single connections that wait in the mailbox; everything else stays for later.
-  func deliverWaiting() {
+  /// Delivers broadcasts and messages for single connections that wait in the mailbox, and to subscribers if so told;
+  /// everything else stays for later.
+  func deliverWaiting(toSubscribers: Bool) {
     mailbox.drain(into: &inbox)
     let messages = inbox[inboxNext...]
     inbox = []
@@ -49,6 +52,9 @@ extension Worker {
     for message in messages {
       switch message {
       case .broadcast, .send, .close:
+        handle(message)
+        settle()
+      case .published where toSubscribers:
         handle(message)
         settle()
       default: inbox.append(message)
@@ -63,7 +69,7 @@ extension Worker {
     case .connections(let query): query.answer([])
     case .prepare(let transaction): transaction.loaded("the server is ending")
     case .commit(let transaction): transaction.giveUp("the server is ending")
-    case .broadcast, .send, .close, .answer, .console, .discard, .endOlder, .stop: break
+    case .broadcast, .send, .close, .published, .answer, .resolved, .console, .discard, .endOlder, .stop: break
     }
   }
 
@@ -198,11 +204,12 @@ extension Worker {
     summary.address = names?.address ?? ""
     summary.worker = index + 1
     summary.ageSeconds = unsafe Self.seconds(now - connection.pointee.openedAt)
-    summary.idleSeconds = unsafe Self.seconds(now - connection.pointee.lastMessageAt)
+    summary.idleSeconds = unsafe Self.seconds(now - min(now, lastActive(connection)))
+    summary.isOutgoing = unsafe connection.pointee.flags.contains(.outgoing)
     summary.messagesIn = unsafe Int64(connection.pointee.messagesIn)
     summary.messagesOut = unsafe Int64(connection.pointee.messagesOut)
-    summary.bytesIn = unsafe Int64(connection.pointee.bytesIn)
-    summary.bytesOut = unsafe Int64(connection.pointee.bytesOut)
+    summary.bytesIn = unsafe Int64(connection.pointee.bytesIn + relayedBytes(connection))
+    summary.bytesOut = unsafe Int64(connection.pointee.bytesOut + relayedBytes(to: connection))
     summary.queuedBytes = unsafe connection.pointee.output.count
     summary.rooms = unsafe rooms.names(of: connection).map(\.text)
     return summary
@@ -214,14 +221,23 @@ extension Worker {
 
   /// Closes every connection; the worker ends once they are gone, or after a second.
   private func beginStop(_ reason: String) {
+    closeAll(outgoing: false)
+    callStop(reason)
+    // What handlers have said to others at the end is said; then these go, too.
+    closeAll(outgoing: true)
+    for number in connects.all { abandonConnect(number) }
+    flushDirty()
+    isEnding = true
+  }
+
+  private func closeAll(outgoing: Bool) {
     for key in table.keys() {
-      guard let connection = unsafe table.find(key) else { continue }
+      guard let connection = unsafe table.find(key),
+        unsafe connection.pointee.flags.contains(.outgoing) == outgoing
+      else { continue }
       unsafe close(connection, .shutdown)
       settle()
     }
-    callStop(reason)
-    flushDirty()
-    isEnding = true
   }
 
   private func callStop(_ reason: String) {
@@ -261,7 +277,7 @@ extension Worker {
         case .read: received(completion)
         case .write: written(completion)
         case .hangup: hungUp(completion)
-        case .packet, .accept, .connect: break
+        case .packet, .accept, .connect, .relay: break
         }
         settle()
       }

@@ -34,6 +34,7 @@ extension Worker {
   func received(_ completion: Completion) {
     guard let connection = unsafe table.find(completion.key) else { return }
     unsafe connection.pointee.flags.remove(.reading)
+    if unsafe connection.pointee.flags.contains(.piped) { return unsafe receivedPiped(connection, completion) }
     if completion.errorNumber != 0 { return unsafe lost(connection, .reset) }
     if completion.count == 0 { return unsafe ended(connection) }
     guard unsafe connection.pointee.phase == .open else { return unsafe dropArrived(connection) }
@@ -70,7 +71,7 @@ extension Worker {
     arrived: UnsafeRawBufferPointer = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
   ) {
     let key = unsafe connection.pointee.key
-    if unsafe connection.pointee.flags.contains(.cutting) { return }
+    if unsafe !connection.pointee.flags.isDisjoint(with: [.cutting, .piped]) { return }
     let keepsSome = unsafe !connection.pointee.inbound.isEmpty
     if keepsSome, unsafe !keep(arrived, of: connection) { return }
     cutting = unsafe CuttingView(
@@ -94,6 +95,7 @@ extension Worker {
   /// One step of the cutting; false when there is nothing more to do now.
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
+    if unsafe connection.pointee.flags.contains(.piped) { return false }
     if unsafe connection.pointee.receiver != .none, unsafe !connection.pointee.flags.contains(.outputPaused) {
       return unsafe feedReceiver(connection)
     }
@@ -120,10 +122,11 @@ extension Worker {
   private func startMessage(
     _ connection: UnsafeMutablePointer<Connection>, _ message: LuaValue, next: NextBody? = nil
   ) {
-    let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.message
+    let handler = unsafe handlers(of: connection).message
     guard handler.exists else { return }
     unsafe connection.pointee.flags.insert(.busy)
-    let owner = unsafe TaskOwner(kind: .message, connection: connection.pointee.key, codeGeneration: generationNumber)
+    let owner = unsafe TaskOwner(
+      kind: .message, connection: connection.pointee.key, codeGeneration: codeGeneration(of: connection))
     unsafe start(handler, LuaArguments(.reference(connection.pointee.object), message), owner, next: next)
   }
 
@@ -337,6 +340,7 @@ extension Worker {
 
   /// What follows once no more messages can be handed over: deadlines, the stream's end, and the next read.
   private func afterCutting(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.piped) { return }
     if unsafe connection.pointee.inbound.isEmpty {
       unsafe connection.pointee.messageBegunAt = 0
     } else if unsafe connection.pointee.messageBegunAt == 0,
@@ -356,6 +360,7 @@ extension Worker {
     if unsafe connection.pointee.flags.contains(.ready) { return false }
     if unsafe connection.pointee.inbound.isEmpty { return true }
     if unsafe connection.pointee.flags.isDisjoint(with: .holdsMessages) { return true }
+    if unsafe connection.pointee.flags.contains(.unheard) { return false }
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else { return false }
     var decoder = unsafe connection.pointee.decoder
     return unsafe decoder.next(codec, in: connection.pointee.inbound.bytes) == .incomplete
@@ -364,11 +369,11 @@ extension Worker {
   /// Submits a read unless something speaks against it.
   func resumeReading(_ connection: UnsafeMutablePointer<Connection>) {
     let flags = unsafe connection.pointee.flags
-    if !flags.isDisjoint(with: [.reading, .endOfStream]) { return }
+    if !flags.isDisjoint(with: [.reading, .endOfStream, .piped]) { return }
     if unsafe connection.pointee.phase == .open {
       if !flags.isDisjoint(with: [.scriptPaused, .outputPaused, .ready]) { return }
       let receives = unsafe connection.pointee.receiver != .none
-      if flags.contains(.busy), !receives, unsafe connection.pointee.inbound.count >= Self.backlogBytesMax { return }
+      if !flags.isDisjoint(with: [.busy, .unheard]), !receives, unsafe connection.pointee.inbound.count >= Self.backlogBytesMax { return }
     }
     unsafe connection.pointee.flags.insert(.reading)
     if case .failed = unsafe port.submit(.read, on: connection.pointee.key) { unsafe lost(connection, .reset) }

@@ -12,6 +12,8 @@ enum SendResult {
   case queued
   case closed
   case overflow
+  /// It passes on what another connection receives.
+  case piped
   /// The codec cannot frame it; counted as dropped.
   case unframable
 }
@@ -40,6 +42,7 @@ extension Worker {
   /// Applies the output limit to a message of `count` bytes.
   private func admit(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> SendResult {
     guard unsafe connection.pointee.isUsable else { return .closed }
+    if unsafe connection.pointee.flags.contains(.piped) { return .piped }
     let limit = unsafe listeners[Int(connection.pointee.listener)].limits.output
     if unsafe connection.pointee.output.count + count <= limit.hardBytes { return .queued }
     if unsafe tryFlushing(connection, room: limit.hardBytes - count) { return .queued }
@@ -160,6 +163,7 @@ extension Worker {
       unsafe due.append(.drained(connection.pointee.key))
       unsafe resumeReading(connection)
     }
+    if unsafe connection.pointee.flags.contains(.piped) { return unsafe outputEmptiedPiped(connection) }
     if unsafe connection.pointee.phase != .open { unsafe conclude(connection) }
   }
 

@@ -34,9 +34,12 @@ extension Worker {
   }
 
   /// Resumes a suspended task: the call it waits in returns these values.
-  func resume(_ token: TaskToken, _ first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil) {
+  func resume(
+    _ token: TaskToken, _ first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil,
+    _ fourth: LuaValue? = nil
+  ) {
     guard let thread = wakeUp(token) else { return }
-    unsafe after(coroutines.resume(thread, returning: first, second, third), thread)
+    unsafe after(coroutines.resume(thread, returning: first, second, third, fourth), thread)
   }
 
   /// Resumes a suspended task: the call it waits in raises.
@@ -66,6 +69,7 @@ extension Worker {
         unsafe markReady(connection)
       }
     }
+    if case .answer(let source) = tasks[token].wait { stopWaiting(token, for: source) }
     _ = deadlines.cancel(tasks[token].deadline)
     tasks[token].deadline = .none
     tasks[token].wait = .nothing
@@ -155,9 +159,10 @@ extension Worker {
       spawnedFailed(task, message)
       return finished(task, refused: false)
     }
+    if endsQuietly(task, message) { return finished(task, refused: false) }
     counters.errors.add(1)
     let connection = unsafe table.find(task.owner.connection)
-    let handler = unsafe connection.map { unsafe listeners[Int($0.pointee.listener)].handlers.error } ?? .none
+    let handler = unsafe connection.map { unsafe handlers(of: $0).error } ?? .none
     if let connection = unsafe connection, unsafe connection.pointee.object.exists, handler.exists,
       task.owner.kind != .errorHandler
     {
@@ -175,8 +180,8 @@ extension Worker {
   ) {
     var text = message
     let object = unsafe connection.pointee.object
-    let owner = TaskOwner(
-      kind: .errorHandler, connection: task.owner.connection, codeGeneration: generationNumber)
+    let owner = unsafe TaskOwner(
+      kind: .errorHandler, connection: task.owner.connection, codeGeneration: codeGeneration(of: connection))
     text.withUTF8 { bytes in
       unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
     }
@@ -192,7 +197,8 @@ extension Worker {
       let work = due[next]
       next += 1
       switch work {
-      case .closed(let object, let listener, let reason, let key): callClose(object, listener, reason, key)
+      case .closed(let object, let handlers, let reason, let key): callClose(object, handlers, reason, key)
+      case .connected(let number): openOutgoing(number)
       case .wake(let token, let result): wake(token, result)
       case .answer(let ticket, let answer): give(answer, to: ticket)
       case .drained(let key): callDrain(key)
@@ -217,12 +223,17 @@ extension Worker {
     }
   }
 
-  private func callClose(_ object: LuaReference, _ listener: UInt16, _ reason: CloseReason, _ key: HandleKey) {
-    defer { lua.release(object) }
-    let handler = listeners[Int(listener)].handlers.close
+  private func callClose(_ object: LuaReference, _ whose: ClosedHandlers, _ reason: CloseReason, _ key: HandleKey) {
+    defer {
+      lua.release(object)
+      outgoing.release(whose.own, lua: lua)
+    }
+    let handlers = whose.own < 0 ? listeners[Int(whose.listener)].handlers : outgoing[whose.own].handlers
+    let generation = whose.own < 0 ? generationNumber : outgoing[whose.own].codeGeneration
+    let handler = handlers.close
     guard handler.exists else { return }
     var text = reason.text
-    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
+    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generation)
     text.withUTF8 { bytes in
       unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
     }
@@ -230,9 +241,9 @@ extension Worker {
 
   private func callDrain(_ key: HandleKey) {
     guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { return }
-    let handler = unsafe listeners[Int(connection.pointee.listener)].handlers.drain
+    let handler = unsafe handlers(of: connection).drain
     guard handler.exists else { return }
-    let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generationNumber)
+    let owner = unsafe TaskOwner(kind: .event, connection: key, codeGeneration: codeGeneration(of: connection))
     unsafe start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
   }
 
@@ -261,6 +272,7 @@ extension Worker {
   func endTasks(olderThan number: Int) {
     for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
       if tasks[token].ending == .none { tasks[token].ending = .reloaded }
+      tasks[token].endsInPipe = waitsForPipe(token)
       raiseEnding(token)
       settle()
     }

@@ -71,7 +71,7 @@ extension Worker {
   }
 
   /// Moves on without looking at the bytes: Lua has its own copy.
-  private func skip(_ connection: UnsafeMutablePointer<Connection>, _ consumed: Int) {
+  func skip(_ connection: UnsafeMutablePointer<Connection>, _ consumed: Int) {
     if unsafe cutting.key == connection.pointee.key {
       cutting.offset += consumed
     } else {

@@ -5,7 +5,7 @@ import CompletionIO
 import LuaRuntime
 
 /// One wait of one task. An answer that names a wait that is over is dropped.
-struct WaitTicket: Sendable {
+struct WaitTicket: Equatable, Sendable {
   let token: TaskToken
   let number: UInt32
 }
@@ -14,6 +14,10 @@ struct WaitTicket: Sendable {
 enum AnswerSource {
   /// Another thread, which may answer late: nothing is undone.
   case elsewhere
+  /// A connection that is being made, which is given up.
+  case connect(ConnectNumber)
+  /// The end of a pipe, which goes on by itself.
+  case pipe(Int32)
 }
 
 /// What a call returns or raises that has waited for an answer.
@@ -29,6 +33,8 @@ enum WaitAnswer: Sendable {
   case given(LuaReference)
   /// `nil` and a stable reason.
   case fails(StaticString)
+  /// `nil`, a stable reason, and how far it had come.
+  case failsAfter(StaticString, Int64, Int64)
   /// `nil` and a message.
   case failsWith(String)
   /// An error at the script's line.
@@ -85,6 +91,17 @@ extension Worker {
     }
   }
 
+  /// Undoes what a wait for an answer has set up.
+  func stopWaiting(_ token: TaskToken, for source: AnswerSource) {
+    switch source {
+    case .elsewhere: break
+    case .connect(let number): abandonConnect(number)
+    case .pipe(let index):
+      // A reload leaves the bytes alone; a script that cancels means them.
+      if tasks[token].ending == .cancelled { cancelPipe(index, ticket(token)) }
+    }
+  }
+
   // MARK: Answers
 
   /// Suspends the running task until `source` answers it; nil when it cannot wait, which is raised.
@@ -115,6 +132,8 @@ extension Worker {
     switch answer {
     case .done: unsafe resume(token, .boolean(true))
     case .fails(let reason): unsafe resume(token, .nil, .text(reason))
+    case .failsAfter(let reason, let first, let second):
+      unsafe resume(token, .nil, .text(reason), .integer(first), .integer(second))
     case .failsWith(var message): message.withUTF8 { unsafe resume(token, .nil, .bytes(UnsafeRawBufferPointer($0))) }
     case .raises(var message): message.withUTF8 { unsafe resume(token, raising: .bytes(UnsafeRawBufferPointer($0))) }
     case .integers(let first, let second): unsafe resume(token, .integer(first), .integer(second))

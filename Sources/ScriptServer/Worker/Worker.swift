@@ -30,7 +30,14 @@ final class Worker: @unchecked Sendable {
   var codecs = CodecTable()
   var tasks = TaskTable()
   var timers = TimerTable()
+  var subscriptions: Subscriptions
+  var standstill = Standstill()
   var spawned = SpawnTable()
+  var connects = ConnectTable()
+  var outgoing = OutgoingHandlersTable()
+  var pipes = PipeTable()
+  /// How many of the bytes that the port has relayed are counted.
+  var countedRelayedBytes: UInt64 = 0
   var deadlines = Deadlines()
   /// Handlers and limits by the server's index of listeners, as the current generation has them.
   var listeners: [ListenerEntry] = []
@@ -67,6 +74,7 @@ final class Worker: @unchecked Sendable {
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
     rooms = Rooms(directory: server.rooms)
+    subscriptions = Subscriptions(directory: server.channels, worker: index)
     (lua, prelude) = try Self.openState()
     unsafe pool = .allocate(capacity: 1)
     unsafe pool.initialize(to: BufferPool())
@@ -141,7 +149,9 @@ final class Worker: @unchecked Sendable {
     case .write: written(completion)
     case .hangup: hungUp(completion)
     case .packet: mailbox.drain(into: &inbox)
-    case .accept, .connect: preconditionFailure("a worker submits neither accepts nor connects")
+    case .connect: connected(completion)
+    case .relay: relayed(completion)
+    case .accept: preconditionFailure("a worker submits no accepts")
     }
   }
 
@@ -164,6 +174,7 @@ final class Worker: @unchecked Sendable {
       case .connection(let key): connectionDue(key)
       case .task(let token): taskDue(token)
       case .timer(let token): timerDue(token)
+      case .connect(let key): connectDue(key)
       }
       settle()
     }
@@ -176,6 +187,16 @@ final class Worker: @unchecked Sendable {
     counters.busyNanoseconds.add(nanoseconds)
     if nanoseconds > counters.longestTurnNanoseconds.current { counters.longestTurnNanoseconds.set(nanoseconds) }
     counters.luaBytes.set(lua.memoryBytes)
+    if port.relayedBytes != countedRelayedBytes { countRelayed() }
+  }
+}
+
+extension Worker {
+  private func countRelayed() {
+    let bytes = Int(port.relayedBytes - countedRelayedBytes)
+    countedRelayedBytes = port.relayedBytes
+    counters.bytesIn.add(bytes)
+    counters.bytesOut.add(bytes)
   }
 }
 
@@ -194,17 +215,26 @@ struct ListenerEntry {
 /// What a handler decided that happens once it has returned or waits, in this order.
 enum DueWork {
   /// on_close, of a connection whose slot may be gone already.
-  case closed(object: LuaReference, listener: UInt16, reason: CloseReason, connection: HandleKey)
+  case closed(object: LuaReference, handlers: ClosedHandlers, reason: CloseReason, connection: HandleKey)
   /// A waiting task's result.
   case wake(TaskToken, WakeResult)
   /// The answer that a task waits for.
   case answer(WaitTicket, WaitAnswer)
+  /// An outgoing connection is made.
+  case connected(ConnectNumber)
   /// on_drain
   case drained(HandleKey)
   /// The script yielded; it goes on.
   case goOn(TaskToken)
   /// A task whose wait was ended by `cancel` goes on with that error.
   case end(TaskToken)
+}
+
+/// Whose on_close is called for a connection that may be gone.
+struct ClosedHandlers {
+  var listener: UInt16
+  /// As in the connection; held until then where it is an outgoing one's.
+  var own: Int32
 }
 
 /// What a waiting call returns without data.

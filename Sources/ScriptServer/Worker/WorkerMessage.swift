@@ -30,8 +30,12 @@ enum WorkerMessage: Sendable {
   /// For one connection: framed by its codec, or as it is.
   case send(ConnectionID, SharedBytes, framed: Bool)
   case close(ConnectionID, reason: String)
+  /// For the subscribers to a channel.
+  case published(PublishedMessage)
   /// What a suspended task of this worker has waited for.
   case answer(WaitTicket, WaitAnswer)
+  /// A name was looked up.
+  case resolved(LookupPurpose, LookupResult)
   /// A line typed at the server's terminal.
   case console(String)
   case connections(ConnectionQuery)

@@ -1,0 +1,171 @@
+// One dictionary that all workers share: what reading does, and what the other files of the dictionary work on. Reading takes no
+// lock: see EntryTable. Changing takes the one lock, under which each call is one step. Writing is in SharedDictionary+Writing, lists
+// in +Lists, the cap on memory and expiry in +Memory. Must never know Lua.
+
+import CompletionIO
+import Synchronization
+
+/// A dictionary from byte strings to values.
+@safe
+final class SharedDictionary: @unchecked Sendable {
+  /// The clock in nanoseconds; read only where something can expire.
+  let clock: @Sendable () -> UInt64
+  let name: [UInt8]
+
+  // MARK: What a holder of the lock may change
+
+  let lock = ThreadLock(spins: true)
+  var table = EntryTable()
+  var uses = EntryHeap<UseRole>()
+  var expiries = EntryHeap<ExpiryRole>()
+  var limbo = Limbo()
+  /// What the entries cost, in bytes.
+  var usedBytes = 0
+  /// What they may cost.
+  var capacityBytes: Int
+  /// Entries removed for want of memory before their time, since the dictionary was made.
+  var evictions: Int64 = 0
+  /// The dictionary's time, which goes by two with every change: a use is marked with it, that by a reader with one more, so
+  /// that reading what was written last counts as later. Between two changes readers store nothing twice.
+  let time = Atomic<UInt64>(2)
+
+  /// What a dictionary may hold when nobody has said: room for some hundred thousand small entries, and harmless on any machine.
+  static let defaultCapacityBytes = 64 << 20
+  /// The least that may be asked for: a handful of entries.
+  static let smallestCapacityBytes = 4096
+  /// The longest value; a message is shorter by default.
+  static let contentBytesMax = 512 << 20
+
+  /// An empty dictionary. `clock` is in nanoseconds and never goes back.
+  init(
+    name: [UInt8], capacityBytes: Int, clock: @escaping @Sendable () -> UInt64 = { CompletionPort.clock() }
+  ) {
+    self.name = name
+    self.capacityBytes = capacityBytes
+    self.clock = clock
+  }
+
+  deinit {
+    unsafe table.each {
+      unsafe $0.releaseList()
+      unsafe $0.free()
+      return true
+    }
+  }
+
+  /// How a lookup ended.
+  enum Lookup<Result> {
+    case found(Result)
+    case missing
+    case list
+  }
+
+  // MARK: Reading, from any thread
+
+  /// Hands the value and flags of a key to `body`, which runs where nothing may wait and copies what it wants to keep.
+  @inline(__always)
+  func read<Result>(_ key: UnsafeRawBufferPointer, _ body: (SharedValue, UInt32) -> Result) -> Lookup<Result> {
+    let hash = unsafe Self.hash(key)
+    if let result = ReaderRegistry.shared.reading({ unsafe lookUp(hash, key, body) }) { return result }
+    return lock.withLock { unsafe lookUp(hash, key, body) }
+  }
+
+  @inline(__always)
+  private func lookUp<Result>(
+    _ hash: UInt64, _ key: UnsafeRawBufferPointer, _ body: (SharedValue, UInt32) -> Result
+  ) -> Lookup<Result> {
+    guard let entry = unsafe table.find(hash, key) else { return .missing }
+    // The value before the deadline, as a writer changes them the other way round: a new value with the old deadline is never seen.
+    let value = unsafe entry.value
+    if unsafe isExpired(entry) { return .missing }
+    unsafe touch(entry)
+    guard let value else { return .list }
+    return unsafe .found(body(value, entry.pointee.flags))
+  }
+
+  /// How long a key has still to live, in nanoseconds; 0 when it does not expire, nil when there is none.
+  func timeToLive(_ key: UnsafeRawBufferPointer) -> UInt64? {
+    let hash = unsafe Self.hash(key)
+    if let result = ReaderRegistry.shared.reading({ unsafe remaining(hash, key) }) { return result }
+    return lock.withLock { unsafe remaining(hash, key) }
+  }
+
+  private func remaining(_ hash: UInt64, _ key: UnsafeRawBufferPointer) -> UInt64? {
+    guard let entry = unsafe table.find(hash, key) else { return nil }
+    let deadline = unsafe entry.pointee.deadline.load(ordering: .acquiring)
+    if deadline == 0 { return 0 }
+    let now = clock()
+    return deadline > now ? deadline - now : nil
+  }
+
+  @inline(__always)
+  private func isExpired(_ entry: EntryPointer) -> Bool {
+    let deadline = unsafe entry.pointee.deadline.load(ordering: .acquiring)
+    return deadline != 0 && deadline <= clock()
+  }
+
+  /// Notes a use by a reader.
+  @inline(__always)
+  private func touch(_ entry: EntryPointer) {
+    let now = time.load(ordering: .relaxed) &+ 1
+    if unsafe entry.pointee.usedAt.load(ordering: .relaxed) != now {
+      unsafe entry.pointee.usedAt.store(now, ordering: .relaxed)
+    }
+  }
+
+  /// Seeded anew in each process, so that nobody outside can choose keys that meet.
+  @inline(__always)
+  static func hash(_ key: UnsafeRawBufferPointer) -> UInt64 {
+    var hasher = Hasher()
+    unsafe hasher.combine(bytes: key)
+    return UInt64(bitPattern: Int64(hasher.finalize()))
+  }
+
+  // MARK: The whole
+
+  /// How many keys there are.
+  func count() -> Int {
+    lock.withLock {
+      removeExpired(atMost: Self.expiredPerCountMax)
+      return table.count - (expiries.count == 0 ? 0 : expiries.count(upTo: clock()))
+    }
+  }
+
+  /// Hands up to `limit` keys to `body`, in no order; 0 for all.
+  func keys(limit: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
+    lock.withLock {
+      let now = expiries.count == 0 ? 0 : clock()
+      var left = limit > 0 ? limit : Int.max
+      unsafe table.each { entry in
+        if unsafe entry.isExpired(at: now) { return true }
+        unsafe body(entry.key)
+        left -= 1
+        return left > 0
+      }
+    }
+  }
+
+  /// Removes all keys at once.
+  func flush() {
+    lock.withLock {
+      unsafe table.removeAll({ unsafe limbo.add($0) }, { unsafe limbo.add($0) })
+      uses.removeAll()
+      expiries.removeAll()
+      usedBytes = 0
+      limbo.collect()
+    }
+  }
+
+  /// What the status shows.
+  var figures: SharedDictionaryStatus {
+    lock.withLock {
+      var status = SharedDictionaryStatus()
+      status.name = String(decoding: name, as: UTF8.self)
+      status.items = table.count
+      status.bytes = usedBytes
+      status.capacityBytes = capacityBytes
+      status.evictions = evictions
+      return status
+    }
+  }
+}
