@@ -133,13 +133,17 @@ void mp_thread_describe(mp_state *state, lua_State *thread, mp_outcome *outcome)
   lua_pushlightuserdata(L, &d);
   lua_State *outer = mp_enter(state, L);
   int status = lua_pcall(L, 1, 1, 0);
+  const char *reason = mp_run_reason(state, status, &count);
   mp_leave(state, outer);
   const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &count) : NULL;
   if (status != LUA_OK && lua_type(thread, -1) == LUA_TSTRING) {
     // No memory for the traceback: the bare message is better than none.
     text = lua_tolstring(thread, -1, &count);
   }
-  if (text == NULL) {
+  if (reason != NULL) {
+    text = reason;
+    count = state->guard.reason_count;
+  } else if (text == NULL) {
     text = fallback;
     count = sizeof fallback - 1;
   }

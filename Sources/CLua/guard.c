@@ -63,6 +63,7 @@ RAISES static void describe_spent(mp_state *state, lua_State *L) {
   mp_guard *guard = &state->guard;
   if (guard->ended_run == guard->run) return;
   guard->ended_run = guard->run;
+  guard->ended_count++;
   char message[128];
   double seconds = (double)__atomic_load_n(&guard->budget_ns, __ATOMIC_RELAXED) / 1e9;
   int count = snprintf(message, sizeof message, "budget exceeded: ran for %.3g s of CPU time without waiting; see --%s-budget",
@@ -86,10 +87,8 @@ static void guard_hook(lua_State *L, lua_Debug *event) {
   // Set for a run that has ended, or for memory. Unset first: a pcall in the script may catch the error and go on in order.
   lua_sethook(L, NULL, 0, 0);
   if (!mp_memory_is_short(state)) return;
-  lua_gc(L, LUA_GCCOLLECT);
-  if (!mp_memory_stays_short(state)) return;
+  if (!mp_memory_fails_run(state, L)) return;
   state->memory.exhausted++;
-  state->memory.wants_collection = true;
   static const char message[] = "not enough memory: this worker's scripts are at the --memory-limit";
   fail_run(state, L, message, sizeof message - 1);
   raise_memory_error(L);

@@ -96,9 +96,10 @@ bool mp_was_ended(lua_State *thread);
 void mp_run_set_budget(mp_state *state, uint64_t budget_ns, bool is_loading);
 // What the run failed for, if the hook has ended it and `status` is what came of that; NULL otherwise.
 const char *mp_run_reason(mp_state *state, int status, size_t *count);
-// Whether memory is above the soft limit, and whether a full collection has not brought it down enough.
+// Whether so much memory is held that the run may have to be told.
 bool mp_memory_is_short(const mp_state *state);
-bool mp_memory_stays_short(const mp_state *state);
+// Collects garbage; whether the run must get an error because that does not suffice. To be called by the hook.
+bool mp_memory_fails_run(mp_state *state, lua_State *L);
 
 // Says that `L` runs from now on: a new run, or part of the one that goes on. Returns what `mp_leave` needs.
 static inline lua_State *mp_enter(mp_state *state, lua_State *L) {
@@ -106,6 +107,7 @@ static inline lua_State *mp_enter(mp_state *state, lua_State *L) {
   if (outer == NULL) {
     if (mp_bound != state) mp_bind(state);
     state->stack_base = __builtin_frame_address(0);
+    state->memory.run_start = state->memory.used;
     __atomic_store_n(&state->guard.run, state->guard.run + 1, __ATOMIC_RELAXED);
   }
   __atomic_store_n(&state->running, L, __ATOMIC_RELAXED);

@@ -8,12 +8,39 @@
 #include "internal.h"
 
 bool mp_memory_is_short(const mp_state *state) {
-  return state->memory.soft != 0 && state->memory.used > state->memory.soft;
+  return state->memory.soft != 0 && state->memory.used > state->memory.notice;
 }
 
-bool mp_memory_stays_short(const mp_state *state) {
-  // With less than a sixteenth free, a collection would soon be needed again, and again.
-  return state->memory.soft != 0 && state->memory.used > state->memory.soft - state->memory.soft / 16;
+// What a collection has to free, or a script to take, before the next one because of the soft limit: collections of a full state
+// take long, so they must not follow each other.
+static size_t memory_step(const mp_memory *memory) { return memory->soft / 16; }
+
+// What a run may take above the soft limit: those that take little go on where one that takes much has filled the state.
+static size_t modest(const mp_memory *memory) { return memory->soft / 64; }
+
+// Above it no run may take anything. Between it and the hard limit is room for what a table or a string takes that doubles, so that
+// refusals, which lead through the parts of Lua that are used least, stay rare.
+static size_t memory_ceiling(const mp_memory *memory) {
+  return memory->limit > memory->soft ? memory->soft + (memory->limit - memory->soft) / 2 : memory->soft;
+}
+
+// Decides after a collection when to look again; true when the state is still full.
+static bool settle(mp_memory *memory) {
+  size_t next = memory->used + memory_step(memory), ceiling = memory_ceiling(memory);
+  memory->settled = memory->used;
+  bool is_full = next > memory->soft;
+  memory->notice = !is_full ? memory->soft : next < ceiling ? next : ceiling;
+  return is_full;
+}
+
+bool mp_memory_fails_run(mp_state *state, lua_State *L) {
+  mp_memory *memory = &state->memory;
+  if (memory->used > memory->settled + memory_step(memory) / 4) lua_gc(L, LUA_GCCOLLECT);
+  if (!settle(memory)) return false;
+  bool takes_much = memory->used > memory->run_start + modest(memory);
+  // What such a run has taken becomes garbage with it.
+  if (takes_much) memory->wants_collection = true;
+  return takes_much || memory->used + memory_step(memory) > memory_ceiling(memory);
 }
 
 // Looks at an allocation that would bring the state's memory to `total`, above one of its limits: false when it must be refused.
@@ -69,8 +96,10 @@ void mp_set_memory_limits(mp_state *state, size_t soft, size_t hard) {
 
 bool mp_recover_memory(mp_state *state) {
   if (!state->memory.wants_collection) return false;
-  state->memory.wants_collection = false;
-  lua_gc(state->main, LUA_GCCOLLECT);
+  mp_memory *memory = &state->memory;
+  memory->wants_collection = false;
+  mp_collect(state);
+  if (memory->soft != 0) settle(memory);
   malloc_trim(0);
   return true;
 }

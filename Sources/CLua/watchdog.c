@@ -33,7 +33,7 @@ static const uint64_t look_min_ns = 5 * millisecond, look_max_ns = 250 * millise
 // Between two signals to a run that is over its budget.
 static const uint64_t signal_ns = 10 * millisecond;
 // A run that does not end for so long after its first signal is stuck; Lua code ends in microseconds.
-static const uint64_t stuck_ns = 250 * millisecond;
+static const uint64_t stuck_ns = 100 * millisecond;
 // A run that uses no CPU time for so long is stuck too: it waits in a system call. Not before is it interrupted, for the sake of
 // C libraries that do not expect that.
 static const uint64_t blocked_ns = 5000 * millisecond;

@@ -43,7 +43,8 @@ extension LoadRun {
 
   /// Whether messages are due on the connection and its socket takes more.
   private func isBehind(_ number: Int) -> Bool {
-    guard let pacing, unsafe connections[number].phase == .open, unsafe connections[number].unsentBytes == 0 else { return false }
+    guard let pacing, unsafe connections[number].phase == .open else { return false }
+    if unsafe connections[number].unsentBytes > 0 { return false }
     return unsafe pacing.share(of: number, in: dueCount) > connections[number].sentCount
   }
 
@@ -63,7 +64,9 @@ extension LoadRun {
   /// Decides how many messages go out on the connection now, and sends them.
   private func sendMore(_ number: Int, at now: UInt64) {
     let connection = unsafe connections + number
-    guard isSending, unsafe connection.pointee.phase == .open, unsafe connection.pointee.unsentBytes == 0 else { return }
+    // Of an open loop, what was due in time is sent after the time too: its latency says how late it was.
+    guard isSending || pacing != nil else { return }
+    guard unsafe connection.pointee.phase == .open, unsafe connection.pointee.unsentBytes == 0 else { return }
     var count = unsafe plan.expectation == .echo ? plan.inFlight - connection.pointee.inFlight : plan.inFlight
     if let pacing {
       count = unsafe min(count, pacing.share(of: number, in: dueCount) - connection.pointee.sentCount)
@@ -207,11 +210,20 @@ extension LoadRun {
     openCount -= 1
   }
 
-  /// In an open loop: what was due by the end and not sent.
-  func countOverdue() {
-    guard let pacing else { return }
+  /// Ends the time in which messages become due or count for the rate.
+  func endSending(at end: UInt64) {
+    sendDue()
+    if let pacing { dueCount = max(dueCount, pacing.dueCount(at: end)) }
+    isSending = false
+  }
+
+  /// In an open loop: messages that were due and are not sent.
+  var overdueCount: Int {
+    guard let pacing else { return 0 }
+    var count = 0
     for number in 0..<connectionCount where unsafe connections[number].phase == .open {
-      unsafe figures.overdue += max(0, pacing.share(of: number, in: dueCount) - connections[number].sentCount)
+      count += max(0, pacing.share(of: number, in: dueCount) - (unsafe connections[number].sentCount))
     }
+    return count
   }
 }

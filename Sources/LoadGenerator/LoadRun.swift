@@ -92,11 +92,16 @@ package final class LoadRun {
 
   private func startConnect() throws(LoadError) {
     let number = connectionCount
-    let descriptor = unsafe clinux_stream_socket(target.withSockAddr { address, _ in unsafe CInt(address.pointee.sa_family) })
+    let family = unsafe target.withSockAddr { address, _ in unsafe CInt(address.pointee.sa_family) }
+    let descriptor = clinux_stream_socket(family)
     guard descriptor >= 0 else { throw failure(number, Errno(rawValue: errno)) }
     if !target.isUnix { try? SystemCall.setOption(descriptor, level: CInt(IPPROTO_TCP), name: TCP_NODELAY, to: 1) }
     let key: HandleKey
-    do { key = try port.associate(Descriptor(adopting: descriptor), as: .socket) } catch { throw failure(number, error) }
+    do {
+      key = try port.associate(Descriptor(adopting: descriptor), as: .socket)
+    } catch {
+      throw failure(number, error)
+    }
     precondition(Int(key.slot) == number + 1, "slots are dense, and none is given up before the end")
     let position = number % ring.messageCount * ring.frameBytes
     let connection = LoadConnection(key: key, sendPosition: position, receivePosition: position)
@@ -144,7 +149,7 @@ package final class LoadRun {
       }
       turn(until: min(end, progressDue))
     }
-    isSending = false
+    endSending(at: min(end, CompletionPort.clock()))
     figures.seconds = Double(CompletionPort.clock() - start) / 1e9
     figures.processorSeconds = Self.processorSeconds() - processorStart
     drain()
@@ -164,17 +169,17 @@ package final class LoadRun {
     if pacing != nil { sendDue() } else if plan.expectation == .none { sendFreely() }
   }
 
-  /// Waits for the answers to what was sent, unless the user wants to leave.
+  /// Sends what an open loop still owes and waits for the last answers, unless the user wants to leave.
   private func drain() {
     let deadline = CompletionPort.clock() + Self.drainNanosecondsMax
-    while !figures.wasInterrupted, inFlightCount > 0, openCount > 0, CompletionPort.clock() < deadline {
+    while !figures.wasInterrupted, inFlightCount > 0 || overdueCount > 0, CompletionPort.clock() < deadline {
       turn(until: deadline)
     }
     // Whoever interrupts does not wait for answers, so none is missing.
     let missing = figures.wasInterrupted ? 0 : inFlightCount
     figures.unanswered = missing
     if missing > 0 { figures.note("\(missing) messages had no answer 2 s after the last was sent") }
-    countOverdue()
+    figures.overdue = overdueCount
   }
 
   private var inFlightCount: Int {
@@ -203,9 +208,10 @@ package final class LoadRun {
   /// setrlimit(2), RLIMIT_NOFILE.
   private static func raiseDescriptorLimit(to count: Int) throws(LoadError) {
     var limit = rlimit()
-    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0, limit.rlim_cur < count else { return }
+    let files = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    guard unsafe getrlimit(files, &limit) == 0, limit.rlim_cur < count else { return }
     limit.rlim_cur = rlim_t(count)
-    if limit.rlim_max >= count, unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 { return }
+    if limit.rlim_max >= count, unsafe setrlimit(files, &limit) == 0 { return }
     throw LoadError("\(count) open files are needed and \(limit.rlim_max) allowed: raise `ulimit -n`")
   }
 

@@ -36,7 +36,8 @@ struct MessageRing: ~Copyable {
     var payload = [UInt8](repeating: 0, count: payloadBytes)
     for index in 0..<count {
       Self.fill(&payload, of: plan, message: index % messageCount)
-      _ = unsafe payload.withUnsafeBytes { unsafe framing.copyFrame(of: $0, to: memory.baseAddress! + index * frameBytes) }
+      let start = unsafe memory.baseAddress! + index * frameBytes
+      _ = unsafe payload.withUnsafeBytes { unsafe framing.copyFrame(of: $0, to: start) }
     }
   }
 

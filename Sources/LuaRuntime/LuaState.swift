@@ -3,8 +3,27 @@
 
 import CLua
 
-/// What the watchdog reports of a run that cannot be ended: the context, one of `MP_STUCK`, `MP_FREED` and `MP_PAST_LIMIT`, the script's
-/// line as text, and for how long the run goes on, in nanoseconds. Called on the watchdog's thread; it must not wait.
+/// What the watchdog reports of a run that cannot be ended.
+package enum StuckEvent {
+  /// It is over its budget, or blocked for seconds, and does not come back to Lua code.
+  case stuck
+  /// It has ended after all.
+  case freed
+  /// It is past the stuck limit.
+  case pastLimit
+
+  /// The event that a `StuckReport` was called with.
+  package init(_ event: Int32) {
+    switch Int(event) {
+    case MP_STUCK: self = .stuck
+    case MP_FREED: self = .freed
+    default: self = .pastLimit
+    }
+  }
+}
+
+/// Takes a report: the context, the event (see `StuckEvent`), the script's line as text, and for how long the run goes on, in
+/// nanoseconds. Called on the watchdog's thread; it must not wait.
 package typealias StuckReport =
   @convention(c) (UnsafeMutableRawPointer?, Int32, UnsafePointer<CChar>?, UInt64) -> Void
 
@@ -34,6 +53,9 @@ package typealias StuckReport =
   /// What the state holds, in bytes.
   package var memoryBytes: Int { unsafe state.pointee.memory.used }
 
+  /// Runs that their CPU budget has ended since the state was opened.
+  package var endedRuns: Int { unsafe Int(state.pointee.guard.ended_count) }
+
   /// How often memory ran out since the state was opened: errors of the soft limit, and allocations refused.
   package var memoryExhaustions: UInt64 { unsafe state.pointee.memory.exhausted &+ state.pointee.memory.refused }
 
@@ -46,7 +68,7 @@ package typealias StuckReport =
     set { setMemoryLimits(softBytes: softMemoryLimitBytes, hardBytes: newValue) }
   }
 
-  /// Above this many bytes the script that runs gets the error "not enough memory", unless a collection helps; 0 for no limit.
+  /// Above this many bytes a run that takes much gets the error "not enough memory", unless a collection helps; 0 for no limit.
   package var softMemoryLimitBytes: Int { unsafe state.pointee.memory.soft }
 
   /// Sets both limits, in bytes; 0 for none.

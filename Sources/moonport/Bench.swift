@@ -49,7 +49,8 @@ struct Bench: ParsableCommand {
   @Option(help: ArgumentHelp("The text of every message. (default: letters and digits)", valueName: "text"))
   var message: String?
 
-  @Option(help: ArgumentHelp("What the server answers: echo, or none, where nothing is waited for.", valueName: "answer"))
+  @Option(
+    help: ArgumentHelp("What the server answers: echo, or none, where nothing is waited for.", valueName: "answer"))
   var expect = LoadPlan.Expectation.echo
 
   @Flag(help: "Print JSON for a program instead of text for a person. (default: off)")

@@ -79,7 +79,8 @@ struct BenchReport {
     for (row, span) in zip(rows, spans) {
       let share = FigureText.decimal(100 * Double(row.count) / Double(total), places: 2)
       let bar = String(repeating: "#", count: Int((row.count * UInt64(Self.barColumns) + longest - 1) / longest))
-      text += "\(Self.padded(span, width))  \(Self.padded(count(Int(row.count)), 13))  \(Self.padded(share, 6)) %  \(bar)"
+      let messages = count(Int(row.count))
+      text += "\(Self.padded(span, width))  \(Self.padded(messages, 13))  \(Self.padded(share, 6)) %  \(bar)"
       while text.last == " " { text.removeLast() }
       text += "\n"
     }
@@ -102,8 +103,10 @@ struct BenchReport {
       while step + 1 < counts.count, entry.value >= bounds[step + 1] { step += 1 }
       counts[step] += entry.count
     }
-    guard let first = counts.firstIndex(where: { $0 > 0 }), let end = counts.lastIndex(where: { $0 > 0 }) else { return [] }
-    return (first...end).map { (bounds[$0], bounds[$0 + 1], counts[$0]) }
+    guard let first = counts.firstIndex(where: { $0 > 0 }), let last = counts.lastIndex(where: { $0 > 0 }) else {
+      return []
+    }
+    return (first...last).map { (bounds[$0], bounds[$0 + 1], counts[$0]) }
   }
 
   // MARK: JSON

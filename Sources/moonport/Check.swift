@@ -16,13 +16,19 @@ struct Check: ParsableCommand {
   @Argument(help: ArgumentHelp("The handler script to check.", valueName: "script"))
   var script: String
 
+  @OptionGroup var bounds: ScriptBounds
+
   @Argument(
     parsing: .postTerminator,
     help: ArgumentHelp("After `--`: what the script finds in `arg`. (default: none)", valueName: "arg"))
   var arguments: [String] = []
 
   func run() throws {
-    let findings = ScriptCheck.check(script: script, arguments: arguments)
+    var configuration = Configuration()
+    configuration.scriptPath = script
+    configuration.arguments = arguments
+    bounds.apply(to: &configuration)
+    let findings = ScriptCheck.check(configuration)
     for finding in findings {
       StandardStream.printLine(finding, to: STDERR_FILENO)
     }

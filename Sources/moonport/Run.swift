@@ -18,6 +18,8 @@ struct Run: ParsableCommand {
   /// Longest grace that can be asked for, in seconds: a week; suspended handlers of older code end earlier anyway, at
   /// the next reload.
   static let reloadGraceSecondsMax: Double = 7 * 24 * 3600
+  /// Longest limit for a stuck worker, in seconds: a day, after which nobody waits for it any more.
+  static let stuckLimitSecondsMax: Double = 24 * 3600
   /// The levels of the log, from the most talkative.
   static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
 
@@ -35,6 +37,18 @@ struct Run: ParsableCommand {
   @Option(help: ArgumentHelp("Worker threads, 1 to 256. (default: one per core)", valueName: "number"))
   var workers: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "Become this user once the addresses are bound, for good; for a server that root starts. (default: stay)",
+      valueName: "name"))
+  var user: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Clients of all listeners together; more are let in and closed at once. (default: what the limit of open files leaves)",
+      valueName: "number"))
+  var maxConnections: Int?
+
   @Flag(help: "Reload when a file of the script changes. (default: off)")
   var watch = false
 
@@ -50,6 +64,19 @@ struct Run: ParsableCommand {
     help: ArgumentHelp(
       "Seconds that suspended handlers may go on running older code after a reload.", valueName: "seconds"))
   var reloadGrace: Double = 60
+
+  @Option(
+    help: ArgumentHelp(
+      "CPU seconds that a handler, timer or task may take between two waits; 0 is no bound.", valueName: "seconds"))
+  var handlerBudget: Double = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Seconds that a worker may be stuck in a C function before the process ends with status 70; 0 is for ever.",
+      valueName: "seconds"))
+  var stuckLimit: Double = 30
+
+  @OptionGroup var bounds: ScriptBounds
 
   @Option(help: ArgumentHelp("The least that is logged: \(logLevels.joined(separator: ", ")).", valueName: "level"))
   var logLevel = "info"
@@ -67,9 +94,19 @@ struct Run: ParsableCommand {
     if let workers, !(1...Self.workersMax).contains(workers) {
       throw ValidationError("--workers takes 1 to \(Self.workersMax), not \(workers)")
     }
+    if user == "" { throw ValidationError("--user takes a user's name") }
+    if let maxConnections, maxConnections < 1 {
+      throw ValidationError("--max-connections takes 1 or more, not \(maxConnections)")
+    }
     guard reloadGrace >= 0, reloadGrace <= Self.reloadGraceSecondsMax else {
       throw ValidationError(
         "--reload-grace takes seconds from 0 to \(Int(Self.reloadGraceSecondsMax)), not \(reloadGrace)")
+    }
+    guard handlerBudget == 0 || ScriptBounds.budgetSeconds.contains(handlerBudget) else {
+      throw ValidationError("--handler-budget takes 0 or seconds from 0.001 to 3600, not \(handlerBudget)")
+    }
+    guard stuckLimit >= 0, stuckLimit <= Self.stuckLimitSecondsMax else {
+      throw ValidationError("--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
     }
     if logLevel == "warn" { logLevel = "warning" }
     guard Self.logLevels.contains(logLevel) else {
@@ -86,10 +123,15 @@ struct Run: ParsableCommand {
     configuration.scriptPath = script
     configuration.listenOverride = listen
     configuration.workers = workers ?? min(CoreCount.usable, Self.workersMax)
+    configuration.userName = user
+    configuration.connectionsMax = maxConnections ?? 0
     configuration.watch = watch
     configuration.console = console
     configuration.adminPath = admin
     configuration.reloadGraceSeconds = reloadGrace
+    configuration.handlerBudgetSeconds = handlerBudget
+    configuration.stuckLimitSeconds = stuckLimit
+    bounds.apply(to: &configuration)
     configuration.logLevel = logLevel
     configuration.logFormat = logFormat
     configuration.arguments = arguments

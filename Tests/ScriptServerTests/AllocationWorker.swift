@@ -42,7 +42,8 @@ final class AllocationWorker {
     }
     let transaction = ReloadTransaction(
       number: generation, snapshot: snapshot, plan: plan, listeners: plan.indices.map { UInt16($0) },
-      counters: plan.map { _ in ListenerCounters() }, participants: 1)
+      counters: plan.map { _ in ListenerCounters() }, loadBudgetNanoseconds: 5_000_000_000,
+      participants: 1)
     // The worker looks up its listeners' counters by bare reference.
     transactions.append(transaction)
     failing(loading) { worker.prepare(transaction) }

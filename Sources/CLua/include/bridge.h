@@ -104,8 +104,10 @@ const char *mp_call_encoded(const mp_call *call, size_t *count);
 // Allocation bookkeeping of one state, in bytes.
 typedef struct mp_memory {
   size_t used;
-  size_t notice;       // above it an allocation is looked at: the lower of the two limits, or SIZE_MAX
-  size_t soft;         // above it the script that runs gets an error, unless a collection helps; 0 = none
+  size_t notice;       // above it an allocation is looked at; SIZE_MAX = never
+  size_t soft;         // above it a run that takes much gets an error, unless a collection helps; 0 = none
+  size_t settled;      // what was held after the last collection because of it
+  size_t run_start;    // what was held when the run began
   size_t limit;        // an allocation that would pass it is refused; 0 = none
   uint64_t exhausted;  // how often a script got the error of the soft limit
   uint64_t refused;    // how often an allocation was refused
@@ -122,6 +124,7 @@ typedef struct mp_guard {
   uint64_t over;         // the run that is over its budget; the watchdog writes it
   uint64_t asked;        // the run whose place the watchdog asks for
   uint64_t ended_run;    // the last run that the hook has ended
+  uint64_t ended_count;  // how many it has ended
   uint64_t reason_run;   // the run that `reason` is of
   char *reason;          // what a run that the hook has ended failed for, with a traceback
   size_t reason_count;
@@ -169,7 +172,8 @@ void mp_close(mp_state *state);
 // Adds the functions. The array and its strings must outlive the state. False when memory does not suffice.
 bool mp_register(mp_state *state, const mp_function *functions, int32_t count);
 
-// Sets both limits in bytes, 0 for none: above `soft` what runs gets an error, above `hard` allocations are refused.
+// Sets both limits in bytes, 0 for none. Above `soft` a run that takes much gets an error, in the middle between both every run that
+// takes anything; above `hard` allocations are refused.
 void mp_set_memory_limits(mp_state *state, size_t soft, size_t hard);
 // Collects garbage and gives memory back to the system if memory has run out since the last time; true when it had. Not to be
 // called during a run.

@@ -20,6 +20,14 @@ package struct WorkerStatus: Sendable, Equatable {
   package var subscriptions = 0
   /// Messages not queued or dropped because of an output limit, or because another worker was too far behind.
   package var dropped: Int64 = 0
+  /// Runs that were ended by `--handler-budget` or `--load-budget`.
+  package var budgetErrors: Int64 = 0
+  /// How often its scripts ran out of memory.
+  package var memoryErrors: Int64 = 0
+  /// The script's line of a handler that is stuck in a C function, empty where it is not known; nil while none is.
+  package var stuckAt: String?
+  /// How long that handler goes on, in seconds.
+  package var stuckSeconds: Double = 0
   /// Turns of the worker's loop since it started.
   package var turns: Int64 = 0
   /// Time spent in turns, not waiting, since the start, in seconds.

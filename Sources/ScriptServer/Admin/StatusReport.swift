@@ -13,7 +13,7 @@ package enum StatusReport {
     text += "\nTraffic\n" + traffic(status)
     text += "\nListeners\n" + listeners(status)
     if !status.dictionaries.isEmpty { text += "\nShared dictionaries\n" + dictionaries(status) }
-    text += "\nWorkers\n" + workers(status)
+    text += "\nWorkers\n" + workers(status) + troubles(status)
     return text
   }
 
@@ -102,6 +102,22 @@ package enum StatusReport {
     return table.text
   }
 
+  /// A line for each worker whose scripts went, or go, beyond their bounds.
+  private static func troubles(_ status: ServerStatus) -> String {
+    var text = ""
+    for worker in status.workers {
+      var parts: [String] = []
+      if let place = worker.stuckAt {
+        let span = FigureText.span(worker.stuckSeconds)
+        parts.append(place.isEmpty ? "stuck for \(span)" : "stuck for \(span) in \(place)")
+      }
+      if worker.budgetErrors > 0 { parts.append("runs over budget: \(FigureText.count(worker.budgetErrors))") }
+      if worker.memoryErrors > 0 { parts.append("out of memory: \(FigureText.count(worker.memoryErrors))") }
+      if !parts.isEmpty { text += line("worker \(worker.id)", parts.joined(separator: ", ")) }
+    }
+    return text
+  }
+
   /// A label in a column of its own, two blanks, the value.
   private static func line(_ label: String, _ value: String) -> String {
     let padding = String(repeating: " ", count: max(0, 11 - label.count))
@@ -180,6 +196,10 @@ package enum StatusReport {
     json.member("delivered", worker.delivered)
     json.member("subscriptions", worker.subscriptions)
     json.member("dropped", worker.dropped)
+    json.member("budget_errors", worker.budgetErrors)
+    json.member("memory_errors", worker.memoryErrors)
+    json.member("stuck_at", worker.stuckAt ?? "")
+    json.member("stuck_seconds", milliseconds(worker.stuckSeconds))
     json.member("turns", worker.turns)
     json.member("busy", milliseconds(worker.busySeconds))
     json.member("longest_turn", worker.longestTurnSeconds)

@@ -38,6 +38,10 @@ local kinds = {
   seconds = function(value)
     if type(value) ~= "number" or not (value >= 0) then return "a number of seconds, at least 0" end
   end,
+  rate = function(value)
+    if type(value) == "table" then return end
+    if type(value) ~= "number" or not (value >= 0) then return "a number per second, at least 0, or a table" end
+  end,
   codec = function(value)
     if type(value) ~= "string" and type(value) ~= "table" then return "a codec's name or table" end
   end,
@@ -130,6 +134,7 @@ end
 local listen_options = {
   address = "string", codec = "codec", handler = "table", max_connections = "count", max_connections_per_ip = "count",
   idle_timeout = "seconds", message_timeout = "seconds", output_limit = "table", backlog = "count",
+  connection_rate = "rate", message_rate = "rate",
 }
 
 local output_options = { hard = "count", soft = "count", soft_seconds = "seconds", policy = "string" }
@@ -147,6 +152,25 @@ local function check_output_limit(limit, level)
   end
 end
 
+local rate_options = {
+  connection_rate = { per_second = "rate", burst = "count" },
+  message_rate = { per_second = "rate", burst = "count", policy = "string" },
+}
+
+-- Checks one of the rates; returns its figure per second and its burst, 0 for what is not said, and its policy.
+local function rate(options, name, level)
+  local value = options[name] or 0
+  if type(value) == "number" then return value, 0, "pause" end
+  local where = "moonport.listen: " .. name
+  check_options(where, value, rate_options[name], level + 1)
+  if type(value.per_second) ~= "number" then error(where .. ": option 'per_second' is missing", level + 1) end
+  local policy = value.policy or "pause"
+  if policy ~= "pause" and policy ~= "close" then
+    error(('%s.policy must be "pause" or "close", not %s'):format(where, describe(policy)), level + 1)
+  end
+  return value.per_second, value.burst or 0, policy
+end
+
 local function listen(generation, options)
   if not generation.loading then error("moonport.listen: only while the script loads", 3) end
   if type(options) ~= "table" then
@@ -157,6 +181,8 @@ local function listen(generation, options)
   local problem = native.check_address(options.address)
   if problem then error("moonport.listen: option 'address': " .. problem, 3) end
   if options.output_limit then check_output_limit(options.output_limit, 3) end
+  rate(options, "connection_rate", 3)
+  rate(options, "message_rate", 3)
   local copy = {}
   for name, value in pairs(options) do copy[name] = value end
   local caller = getinfo(3, "Sl")
@@ -169,10 +195,13 @@ end
 local function enter_listener(options, set)
   local limit = options.output_limit or {}
   local hard = limit.hard or 8388608
+  local connection_rate, connection_burst = rate(options, "connection_rate", 3)
+  local message_rate, message_burst, rate_policy = rate(options, "message_rate", 3)
   native.listener(
     options.place, options.address, options.codec_number, set, options.max_connections or 0, options.max_connections_per_ip or 0,
     options.idle_timeout or 0, options.message_timeout or 0, hard, limit.soft or math.min(1048576, hard),
-    limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096)
+    limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096,
+    connection_rate, connection_burst, message_rate, message_burst, rate_policy)
 end
 
 -- Handlers ------------------------------------------------------------------------------------------------------------
@@ -232,6 +261,7 @@ end
 -- Finds a module outside the script's folder, by the usual paths: Lua text gets the generation's environment, a C library is
 -- loaded as the standard `require` does it.
 local function find_elsewhere(generation, name)
+  if native.is_strict() then return nil, "\n\tno other place: the sandbox is strict" end
   local path, tried = package.searchpath(name, generation.environment.package.path)
   if path then
     local text, problem = read_file(path)
@@ -241,6 +271,7 @@ local function find_elsewhere(generation, name)
     return chunk, path
   end
   tried = "\n\t" .. tried
+  package.cpath = generation.environment.package.cpath
   for index = 3, #package.searchers do
     local loader, data = package.searchers[index](name)
     if type(loader) == "function" then return loader, data end
@@ -250,6 +281,9 @@ local function find_elsewhere(generation, name)
 end
 
 local function find_module(generation, name)
+  local preloaded = generation.environment.package.preload
+  local loader = type(preloaded) == "table" and preloaded[name]
+  if type(loader) == "function" then return loader, ":preload:" end
   local source, place = native.module(generation.number, name)
   if source then
     local chunk, message = load(source, place, "t", generation.environment)
@@ -257,8 +291,8 @@ local function find_module(generation, name)
     if not chunk then error(("%s (loading module '%s')"):format(message, name), 0) end
     return chunk, place
   end
-  local loader, data = find_elsewhere(generation, name)
-  if loader then return loader, data end
+  local found, data = find_elsewhere(generation, name)
+  if found then return found, data end
   error(("module '%s' not found:%s%s"):format(name, place, data), 3)
 end
 
@@ -269,9 +303,11 @@ local function require(generation, name)
   local loaded = generation.loaded
   local value = loaded[name]
   if value ~= nil then return value end
-  if generation.requiring[name] then error(("module '%s' requires itself"):format(name), 2) end
+  -- By coroutine, not just by name: a run that is ended by its budget does not come to the clean-up below.
+  local thread = running()
+  if generation.requiring[name] == thread then error(("module '%s' requires itself"):format(name), 2) end
   local loader, place = find_module(generation, name)
-  generation.requiring[name] = true
+  generation.requiring[name] = thread
   -- Ends with the call however that ends, and leaves an error's traceback alone.
   local _ <close> = setmetatable({}, { __close = function() generation.requiring[name] = nil end })
   value = loader(name, place)
@@ -571,11 +607,15 @@ end
 
 -- Environments --------------------------------------------------------------------------------------------------------
 
-local shared_globals = {
+-- What both sandboxes have, and the standard one besides. A script gets copies of the libraries, so that what it changes in them ends
+-- with its generation; only `string` is everybody's, since the methods of strings are looked up there.
+local safe_globals = {
   "assert", "collectgarbage", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawlen",
-  "rawset", "select", "setmetatable", "tonumber", "tostring", "type", "warn", "xpcall", "_VERSION", "coroutine", "debug",
-  "io", "math", "os", "string", "table", "utf8",
+  "rawset", "select", "setmetatable", "tonumber", "tostring", "type", "warn", "xpcall", "_VERSION",
 }
+local safe_libraries = { "coroutine", "math", "table", "utf8" }
+local standard_libraries = { "debug", "io", "os" }
+local strict_os = { "time", "date", "clock", "difftime" }
 
 local function print(...)
   local parts = pack(...)
@@ -583,40 +623,91 @@ local function print(...)
   native.print(concat(parts, "\t"))
 end
 
--- `os` as scripts see it: ending the process is the operator's, who has `moonport stop` and `drain`.
-local script_os = {}
-for name, value in pairs(os) do script_os[name] = value end
-function script_os.exit()
-  error("os.exit would end the server with all its clients; close connections, or stop the server by `moonport stop`", 2)
+local function copy(library)
+  local result = {}
+  for name, value in pairs(library) do result[name] = value end
+  return result
 end
 
-local function make_environment(generation)
-  local environment = { print = print, arg = generation.arguments }
-  local loaded = generation.loaded
-  for _, name in ipairs(shared_globals) do
-    environment[name] = _G[name]
-    if type(_G[name]) == "table" then loaded[name] = _G[name] end
+-- Puts functions that say why they cannot be had in the place of those that would harm the server.
+local refusals = {
+  os = {
+    exit = "would end the server with all its clients; close connections, or stop the server by `moonport stop`",
+    setlocale = "would change how all workers read and write numbers",
+  },
+  debug = {
+    sethook = "would take away what ends a handler that runs for too long",
+    debug = "would stop the worker until somebody types at its terminal",
+    getregistry = "holds what the server itself keeps in this Lua state",
+  },
+}
+
+local function refuse(libraries)
+  for library, functions in pairs(refusals) do
+    for name, why in pairs(functions) do
+      libraries[library][name] = function() error(("%s.%s %s"):format(library, name, why), 2) end
+    end
   end
-  environment.os, loaded.os = script_os, script_os
-  environment._G = environment
-  loaded._G = environment
-  loaded.moonport = make_moonport(generation)
-  environment.package = setmetatable({ loaded = loaded }, { __index = package })
-  loaded.package = environment.package
-  environment.require = function(name) return require(generation, name) end
+end
+
+-- The mode for Lua's own `load`: text, whatever the script asks for. Bytecode is not checked and can crash the process.
+local function text_mode(mode)
+  if mode == nil then return "t" end
+  if type(mode) ~= "string" then return mode end
+  return mode:find("t", 1, true) and "t" or ""
+end
+
+local function add_loading(environment, is_strict)
   environment.load = function(chunk, name, mode, ...)
-    if select("#", ...) == 0 then return load(chunk, name, mode, environment) end
-    return load(chunk, name, mode, (...))
+    if select("#", ...) == 0 then return load(chunk, name, text_mode(mode), environment) end
+    if is_strict then error("load: an environment cannot be given in the strict sandbox", 2) end
+    return load(chunk, name, text_mode(mode), (...))
   end
+  if is_strict then return end
   environment.loadfile = function(path, mode, ...)
-    if select("#", ...) == 0 then return loadfile(path, mode, environment) end
-    return loadfile(path, mode, (...))
+    if select("#", ...) == 0 then return loadfile(path, text_mode(mode), environment) end
+    return loadfile(path, text_mode(mode), (...))
   end
   environment.dofile = function(path)
-    local chunk, message = loadfile(path, nil, environment)
+    local chunk, message = loadfile(path, "t", environment)
     if not chunk then error(message, 0) end
     return chunk()
   end
+end
+
+local function add_libraries(environment, loaded, is_strict)
+  for _, name in ipairs(safe_globals) do environment[name] = _G[name] end
+  for _, name in ipairs(safe_libraries) do environment[name] = copy(_G[name]) end
+  environment.string = _G.string
+  if is_strict then
+    environment.os = {}
+    for _, name in ipairs(strict_os) do environment.os[name] = os[name] end
+  else
+    for _, name in ipairs(standard_libraries) do environment[name] = copy(_G[name]) end
+    refuse(environment)
+  end
+  for name, value in pairs(environment) do
+    if type(value) == "table" then loaded[name] = value end
+  end
+end
+
+local function make_package(loaded, is_strict)
+  local own = { loaded = loaded, preload = {}, config = package.config }
+  if is_strict then return own end
+  own.path, own.cpath, own.searchpath, own.loadlib = package.path, package.cpath, package.searchpath, package.loadlib
+  return own
+end
+
+local function make_environment(generation)
+  local environment, loaded, is_strict = {}, generation.loaded, native.is_strict()
+  add_libraries(environment, loaded, is_strict)
+  add_loading(environment, is_strict)
+  environment.print, environment.arg = print, generation.arguments
+  environment._G, loaded._G = environment, environment
+  loaded.moonport = make_moonport(generation)
+  environment.package = make_package(loaded, is_strict)
+  loaded.package = environment.package
+  environment.require = function(name) return require(generation, name) end
   return environment
 end
 

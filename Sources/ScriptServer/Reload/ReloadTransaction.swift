@@ -30,20 +30,21 @@ final class ReloadTransaction: @unchecked Sendable {
   /// Workers on which the new generation is live.
   private var switched = 0
 
-  /// CPU time that a worker may spend on loading, and on handing state over, in nanoseconds.
-  static let budgetNanoseconds: UInt64 = 5_000_000_000
+  /// CPU time that a worker may spend on loading, in nanoseconds.
+  private let loadBudgetNanoseconds: UInt64
   /// How long the meeting waits for a worker that is busy with a handler; the others stand still meanwhile.
   static let meetingNanoseconds: UInt64 = 2_000_000_000
 
   init(
     number: Int, snapshot: Snapshot, plan: [ListenerSettings], listeners: [UInt16], counters: [ListenerCounters],
-    participants: Int
+    loadBudgetNanoseconds: UInt64, participants: Int
   ) {
     self.number = number
     self.snapshot = snapshot
     self.plan = plan
     self.listeners = listeners
     self.counters = counters
+    self.loadBudgetNanoseconds = loadBudgetNanoseconds
     self.participants = participants
   }
 
@@ -52,7 +53,7 @@ final class ReloadTransaction: @unchecked Sendable {
   /// Waits until every worker has loaded the snapshot; the first failure, or nil.
   func waitUntilLoaded() -> String? {
     condition.withLock {
-      let deadline = CompletionPort.clock() + 4 * Self.budgetNanoseconds
+      let deadline = CompletionPort.clock() + 4 * loadBudgetNanoseconds
       while answers < participants, condition.wait(untilNanoseconds: deadline) {}
       if answers < participants, failure == nil {
         failure =

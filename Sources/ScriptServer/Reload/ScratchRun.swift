@@ -47,12 +47,9 @@ enum ScratchRun {
 /// `moonport check`.
 package enum ScriptCheck {
   /// Loads the script without serving it; each finding begins with `file:line:`. Empty when there is nothing to find.
-  package static func check(script: String, arguments: [String]) -> [String] {
-    var configuration = Configuration()
-    configuration.scriptPath = script
-    configuration.arguments = arguments
+  package static func check(_ configuration: Configuration) -> [String] {
     do {
-      let snapshot = try Snapshot.read(script: script, number: 1)
+      let snapshot = try Snapshot.read(script: configuration.scriptPath, number: 1)
       _ = try ScratchRun.plan(snapshot, configuration)
       return []
     } catch {

@@ -19,7 +19,7 @@ extension Worker {
     candidate = generation
     let problem = unsafe lua.call(
       prelude.load, LuaArguments(.integer(Int64(generation.number))),
-      budgetNanoseconds: ReloadTransaction.budgetNanoseconds
+      budgetNanoseconds: loadBudgetNanoseconds
     ) { outcome -> String? in
       if let failure = outcome.failure { return failure.message }
       return unsafe outcome[0].isNil ? nil : outcome[0].text
@@ -83,7 +83,7 @@ extension Worker {
   private func handOver(_ transaction: ReloadTransaction) -> String? {
     let arguments = unsafe LuaArguments(.integer(Int64(generation?.number ?? 0)), .integer(Int64(transaction.number)))
     guard generation != nil else { return nil }
-    return lua.call(prelude.handOver, arguments, budgetNanoseconds: ReloadTransaction.budgetNanoseconds) {
+    return lua.call(prelude.handOver, arguments, budgetNanoseconds: loadBudgetNanoseconds) {
       $0.failure?.message
     }
   }
@@ -139,6 +139,7 @@ extension Worker {
     for key in table.keys() {
       guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
       unsafe listenOrHold(connection)
+      unsafe startRate(connection)
       let entry = unsafe listeners[Int(connection.pointee.listener)]
       let codec = entry.codec
       // A removed listener's codec went with its generation; its connections hold on to theirs.

@@ -184,6 +184,12 @@ extension ControlThread {
     status.subscriptions = worker.counters.subscriptions.current
     status.dropped = Int64(worker.counters.dropped.current)
     status.turns = Int64(worker.counters.turns.current)
+    status.budgetErrors = Int64(worker.counters.budgetErrors.current)
+    status.memoryErrors = Int64(worker.counters.memoryErrors.current)
+    if let stuck = worker.watch.stuck {
+      status.stuckAt = stuck.place
+      status.stuckSeconds = Double(CompletionPort.clock() &- stuck.since) / 1e9
+    }
     status.busySeconds = Double(worker.counters.busyNanoseconds.current) / 1e9
     status.longestTurnSeconds = Double(worker.counters.longestTurnNanoseconds.current) / 1e9
     return status

@@ -114,7 +114,8 @@ extension ControlThread {
   func transaction(_ snapshot: Snapshot, _ plan: [ListenerSettings], _ bound: BoundPlan) -> ReloadTransaction {
     ReloadTransaction(
       number: snapshot.number, snapshot: snapshot, plan: plan, listeners: bound.indexes,
-      counters: bound.indexes.map { listenerCounters[$0]! }, participants: workers.count)
+      counters: bound.indexes.map { listenerCounters[$0]! },
+      loadBudgetNanoseconds: Worker.nanoseconds(configuration.loadBudgetSeconds), participants: workers.count)
   }
 
   /// Has all workers load and switch; the first failure, or nil. Blocks: only for the first generation and the reload's thread.

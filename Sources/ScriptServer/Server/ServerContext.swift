@@ -84,6 +84,9 @@ final class ServerContext: @unchecked Sendable {
   /// A handler has required a module that nobody had asked for before.
   func snapshotHasGrown() { control?.post(.perform { $0.watchGrownSnapshot() }) }
 
+  /// A worker has been stuck for longer than the configuration allows.
+  func stuckPastLimit(_ details: Logger.Metadata) { control?.post(.perform { $0.endStuck(details) }) }
+
   /// A worker's thread is about to end.
   func workerEnded(_ index: Int) { control?.post(.workerEnded(index)) }
 }

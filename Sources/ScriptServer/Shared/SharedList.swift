@@ -200,8 +200,8 @@ final class SharedList {
     while let current = unsafe block, position < range.upperBound {
       let start = unsafe Int(current.pointee.start)
       let held = unsafe Int(current.pointee.end) - start
-      for index in max(range.lowerBound - position, 0)..<max(min(range.upperBound - position, held), 0)
-      where index < held {
+      let first = min(max(range.lowerBound - position, 0), held)
+      for index in first..<max(min(range.upperBound - position, held), first) {
         _ = unsafe Self.read(Self.elements(current)[start + index], body)
       }
       position += held

@@ -39,6 +39,10 @@ final class WorkerCounters: Sendable {
   let luaBytes = Counter()
   /// Suspended handlers and tasks of generations before the current one.
   let olderTasks = Counter()
+  /// Runs that were ended by their CPU budget.
+  let budgetErrors = Counter()
+  /// How often scripts ran out of memory.
+  let memoryErrors = Counter()
   let turns = Counter()
   /// Time spent in turns, waiting not counted, in nanoseconds.
   let busyNanoseconds = Counter()

@@ -6,10 +6,15 @@ import LuaRuntime
 import Synchronization
 
 extension Worker {
+  /// Messages of the mailbox handled in one turn: other workers that send without end leave this one's clients a chance between.
+  private static let inboxPerTurnMax = 4096
+
   /// Handles what came by mailbox, in order. What is still to be handled stays in the inbox meanwhile: a reload's switch
   /// looks there for what the old code has sent, and a worker that ends for what it must let go.
   func handleInbox() {
-    while inboxNext < inbox.count, !isEnding {
+    var left = Self.inboxPerTurnMax
+    while inboxNext < inbox.count, left > 0, !isEnding {
+      left -= 1
       let message = inbox[inboxNext]
       inboxNext += 1
       handle(message)
@@ -97,6 +102,7 @@ extension Worker {
     codecs.retain(entry.codec)
     unsafe connection.pointee.openedAt = now
     unsafe connection.pointee.lastMessageAt = now
+    unsafe startRate(connection)
     unsafe connection.pointee.object = unsafe lua.makeConnection(
       id: id(of: connection).rawValue, peer: names.peer, address: names.address)
     guard unsafe connection.pointee.object.exists else {
@@ -222,6 +228,7 @@ extension Worker {
   /// Closes every connection; the worker ends once they are gone, or after a second.
   private func beginStop(_ reason: String) {
     closeAll(outgoing: false)
+    isStopping = true
     callStop(reason)
     // What handlers have said to others at the end is said; then these go, too.
     closeAll(outgoing: true)

@@ -95,6 +95,8 @@ extension Worker {
     case .failed:
       let message = unsafe coroutines.describe(thread) { unsafe $0.text }
       coroutines.end(thread)
+      // on_error may need what the handler took.
+      if lua.wantsMemory { recoverMemory() }
       failed(task, message)
     }
   }
@@ -247,11 +249,14 @@ extension Worker {
     unsafe start(handler, LuaArguments(.reference(connection.pointee.object)), owner)
   }
 
+  /// Tasks that yielded by themselves which go on in one turn.
+  private static let yieldedPerTurnMax = 1024
+
   /// Tasks that yielded by themselves go on, once each turn.
   func goOnWithYielded() {
     if yieldedTasks.isEmpty { return }
-    let tokens = yieldedTasks
-    yieldedTasks.removeAll(keepingCapacity: true)
+    let tokens = Array(yieldedTasks.prefix(Self.yieldedPerTurnMax))
+    yieldedTasks.removeFirst(tokens.count)
     for token in tokens where tasks.isCurrent(token) {
       guard case .turn = tasks[token].wait else { continue }
       unsafe resume(token, .nil)

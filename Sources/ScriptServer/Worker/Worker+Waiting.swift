@@ -69,8 +69,12 @@ extension Worker {
   /// then ended where it waits, or it would hold the worker for good.
   private static let refusedWaitsMax: UInt16 = 1000
 
-  /// Answers a wait of the running task if that was told to end; false if it was not.
+  /// Answers a wait of the running task if that was told to end, or the worker ends; false if it was not.
   func refuseWaitIfEnding(_ call: HostCall) -> Bool {
+    if isStopping {
+      unsafe call.raises(.text("the server is ending: nothing can wait any more"))
+      return true
+    }
     guard let task = running, task.token != .none, tasks[task.token].ending != .none else { return false }
     tasks[task.token].refusedWaits += 1
     if tasks[task.token].refusedWaits > Self.refusedWaitsMax {

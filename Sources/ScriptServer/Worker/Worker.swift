@@ -17,6 +17,8 @@ final class Worker: @unchecked Sendable {
   let port: CompletionPort
   let mailbox: Mailbox<WorkerMessage>
   let counters = WorkerCounters()
+  /// What the watchdog says of it; for any thread.
+  let watch: WorkerWatch
   let log: Logger
 
   // MARK: What the worker's thread owns
@@ -64,6 +66,8 @@ final class Worker: @unchecked Sendable {
   var inboxNext = 0
   let scratch = Scratch()
   var now: UInt64 = 0
+  /// on_stop runs or has run: what waits now would wait for ever.
+  var isStopping = false
   var isEnding = false
 
   /// Makes a worker with its own port and Lua state; `throws` what the system refused.
@@ -71,6 +75,7 @@ final class Worker: @unchecked Sendable {
     self.index = index
     self.server = server
     log = server.log
+    watch = WorkerWatch(index: index, server: server)
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
     rooms = Rooms(directory: server.rooms)
@@ -80,6 +85,7 @@ final class Worker: @unchecked Sendable {
     unsafe pool.initialize(to: BufferPool())
     coroutines = CoroutinePool(lua)
     unsafe lua.setContext(Unmanaged.passUnretained(self).toOpaque())
+    guardRuns()
   }
 
   deinit {
@@ -167,9 +173,13 @@ final class Worker: @unchecked Sendable {
     }
   }
 
+  /// Deadlines handled in one turn: timers and sleepers that are due together by the thousand leave sockets a chance between.
+  private static let deadlinesPerTurnMax = 1024
+
   private func fireDeadlines() {
     // The clock of the turn's beginning: a deadline that passed during this turn is for the next one.
-    while let payload = deadlines.popExpired(at: now) {
+    for _ in 0..<Self.deadlinesPerTurnMax {
+      guard let payload = deadlines.popExpired(at: now) else { return }
       switch DeadlinePurpose(payload: payload) {
       case .connection(let key): connectionDue(key)
       case .task(let token): taskDue(token)
@@ -187,6 +197,8 @@ final class Worker: @unchecked Sendable {
     counters.busyNanoseconds.add(nanoseconds)
     if nanoseconds > counters.longestTurnNanoseconds.current { counters.longestTurnNanoseconds.set(nanoseconds) }
     counters.luaBytes.set(lua.memoryBytes)
+    counters.budgetErrors.set(lua.endedRuns)
+    if lua.wantsMemory { recoverMemory() }
     if port.relayedBytes != countedRelayedBytes { countRelayed() }
   }
 }
@@ -246,7 +258,7 @@ enum WakeResult {
 
 /// Why a connection ended, as `on_close` gets it.
 enum CloseReason {
-  case peer, timeout, overflow, tooLong, reset, error, shutdown
+  case peer, timeout, overflow, tooLong, messageRate, reset, error, shutdown
   /// The script's own word; "script" where it gave none.
   case script(String)
 
@@ -256,6 +268,7 @@ enum CloseReason {
     case .timeout: "timeout"
     case .overflow: "overflow"
     case .tooLong: "too long"
+    case .messageRate: "message rate"
     case .reset: "reset"
     case .error: "error"
     case .shutdown: "shutdown"

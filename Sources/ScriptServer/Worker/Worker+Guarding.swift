@@ -1,0 +1,76 @@
+// What bounds a worker's scripts: CPU time, memory, and what becomes of a handler that neither ends nor can be ended. The bounds are
+// enforced in CLua; here they get their figures, and what they do is counted, logged and shown.
+
+import CompletionIO
+import Logging
+import LuaRuntime
+
+extension Worker {
+  /// Sets the bounds of the configuration for the state; to be called before it runs a script.
+  func guardRuns() {
+    let configuration = server.configuration
+    // From a quarter below the limit runs that take much get an error, at the limit all; from a quarter above it, where few come,
+    // allocations are refused.
+    let limit = configuration.memoryLimitBytes
+    lua.setMemoryLimits(softBytes: limit - limit / 4, hardBytes: limit + limit / 4)
+    unsafe lua.guardRuns(
+      budgetNanoseconds: Self.nanoseconds(configuration.handlerBudgetSeconds),
+      stuckLimitNanoseconds: Self.nanoseconds(configuration.stuckLimitSeconds), report: WorkerWatch.report,
+      context: Unmanaged.passUnretained(watch).toOpaque())
+  }
+
+  /// After a handler has run out of memory: collects what it left, so that the next one has room.
+  func recoverMemory() {
+    counters.memoryErrors.set(Int(lua.memoryExhaustions))
+    lua.recoverMemory()
+    counters.luaBytes.set(lua.memoryBytes)
+  }
+
+  /// CPU time for loading and for handing over, in nanoseconds.
+  var loadBudgetNanoseconds: UInt64 { Self.nanoseconds(server.configuration.loadBudgetSeconds) }
+}
+
+/// A handler that neither ends nor can be ended, as `status` shows it.
+struct StuckRun: Sendable {
+  /// "file:line" of the script; empty where it is not known.
+  var place: String
+  var since: UInt64
+}
+
+/// What the watchdog says of one worker. Outlives the worker's Lua state.
+@safe
+final class WorkerWatch: @unchecked Sendable {
+  private let index: Int
+  private unowned let server: ServerContext
+  private let lock = ThreadLock()
+  private var stuckRun: StuckRun?
+
+  init(index: Int, server: ServerContext) {
+    self.index = index
+    self.server = server
+  }
+
+  /// The run that is stuck at this moment. Any thread.
+  var stuck: StuckRun? { lock.withLock { stuckRun } }
+
+  /// On the watchdog's thread.
+  static let report: StuckReport = { context, event, place, elapsed in
+    unsafe Unmanaged<WorkerWatch>.fromOpaque(context!)._withUnsafeGuaranteedRef {
+      unsafe $0.reported(StuckEvent(event), place.map { unsafe String(cString: $0) } ?? "", elapsed)
+    }
+  }
+
+  private func reported(_ event: StuckEvent, _ place: String, _ elapsed: UInt64) {
+    let seconds = "\(Double(elapsed / 1_000_000) / 1000)"
+    let details: Logger.Metadata = ["worker": "\(index + 1)", "at": "\(place)", "seconds": "\(seconds)"]
+    switch event {
+    case .stuck:
+      lock.withLock { stuckRun = StuckRun(place: place, since: CompletionPort.clock() &- elapsed) }
+      server.log.error("a worker is stuck: a C function does not return", metadata: details)
+    case .freed:
+      lock.withLock { stuckRun = nil }
+      server.log.warning("a worker goes on", metadata: details)
+    case .pastLimit: server.stuckPastLimit(details)
+    }
+  }
+}
