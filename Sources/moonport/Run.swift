@@ -115,7 +115,8 @@ struct Run: ParsableCommand {
       throw ValidationError("--handler-budget takes 0 or seconds from 0.001 to 3600, not \(handlerBudget)")
     }
     guard stuckLimit >= 0, stuckLimit <= Self.stuckLimitSecondsMax else {
-      throw ValidationError("--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
+      throw ValidationError(
+        "--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
     }
     if logLevel == "warn" { logLevel = "warning" }
     guard Self.logLevels.contains(logLevel) else {

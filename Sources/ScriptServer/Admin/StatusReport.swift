@@ -264,7 +264,8 @@ package enum ConnectionsReport {
     ])
     for connection in connections.sorted(by: { $0.id < $1.id }) {
       table.append([
-        String(connection.id), FigureText.harmless(connection.peer), FigureText.harmless(connection.address),
+        String(connection.id), (connection.isOutgoing ? "-> " : "") + FigureText.harmless(connection.peer),
+        FigureText.harmless(connection.address),
         String(connection.worker), FigureText.span(connection.ageSeconds), FigureText.span(connection.idleSeconds),
         FigureText.shortCount(connection.messagesIn), FigureText.shortCount(connection.messagesOut),
         FigureText.size(connection.bytesIn), FigureText.size(connection.bytesOut),
