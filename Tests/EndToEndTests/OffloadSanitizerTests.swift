@@ -102,7 +102,9 @@ import Testing
   private func expectCleanEnd(_ server: MoonportProcess) throws {
     server.sendSignal(SIGTERM)
     #expect(try server.waitForExit() == .exited(0))
-    for mark in ["WARNING: ThreadSanitizer", "ERROR: AddressSanitizer", "runtime error:", "Fatal error", "assertion failed"] {
+    for mark in [
+      "WARNING: ThreadSanitizer", "ERROR: AddressSanitizer", "runtime error:", "Fatal error", "assertion failed",
+    ] {
       #expect(!contains(server.errors, mark), "\(server.errors)")
     }
   }

@@ -112,7 +112,9 @@ final class OffloadPool: @unchecked Sendable {
       return status.running
     }
     if stillRunning > 0 {
-      log.notice("offloaded functions are stuck in C functions and end with the process", metadata: ["functions": "\(stillRunning)"])
+      log.notice(
+        "offloaded functions are stuck in C functions and end with the process",
+        metadata: ["functions": "\(stillRunning)"])
     }
   }
 
