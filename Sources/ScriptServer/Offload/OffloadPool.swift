@@ -21,6 +21,28 @@ package struct OffloadStatus: Sendable, Equatable {
   package init() {}
 }
 
+/// A call that a thread has taken. Under the pool's lock.
+private final class OffloadRun {
+  let job: OffloadJob
+  /// Where it runs, once it does.
+  private(set) var state: OffloadState?
+  private var isEnded = false
+
+  init(_ job: OffloadJob) { self.job = job }
+
+  /// It is about to run; false when it is not to any more.
+  func begin(_ state: OffloadState) -> Bool {
+    self.state = state
+    return !isEnded
+  }
+
+  /// Ends it, or has it never begin.
+  func end() {
+    isEnded = true
+    state?.endCall()
+  }
+}
+
 /// The pool. Safe to use from every thread; each field is guarded by the condition's lock.
 final class OffloadPool: @unchecked Sendable {
   private let condition = ThreadCondition()
@@ -31,8 +53,8 @@ final class OffloadPool: @unchecked Sendable {
   private var queueBytes = 0
   private var status = OffloadStatus()
   private var idle = 0
-  /// The calls that run, and where.
-  private var runs: [(job: OffloadJob, state: OffloadState)] = []
+  /// The calls that threads have taken.
+  private var runs: [OffloadRun] = []
   /// Generations before this number are over: nothing of them is kept.
   private var oldest = 0
   private var isEnding = false
@@ -76,7 +98,7 @@ final class OffloadPool: @unchecked Sendable {
   /// Nobody waits for a call any more: one that has not begun never does, one that runs is ended.
   func abandon(_ job: OffloadJob) {
     condition.withLock {
-      if let run = runs.first(where: { $0.job === job }) { return run.state.endCall() }
+      if let run = runs.first(where: { $0.job === job }) { return run.end() }
       guard let place = queue.firstIndex(where: { $0 === job }) else { return }
       queueBytes -= job.waitingBytes
       queue.remove(at: place)
@@ -105,7 +127,7 @@ final class OffloadPool: @unchecked Sendable {
     let stillRunning = condition.withLock {
       isEnding = true
       queue = []
-      for run in runs { run.state.endCall() }
+      for run in runs { run.end() }
       condition.broadcast()
       let deadline = CompletionPort.clock() + Self.endNanoseconds
       while status.threads > 0, condition.wait(untilNanoseconds: deadline) {}
@@ -129,7 +151,7 @@ final class OffloadPool: @unchecked Sendable {
 
   /// What a thread has to do next.
   private enum Next {
-    case run(OffloadJob)
+    case run(OffloadRun)
     case close([Int])
     case end
   }
@@ -138,10 +160,10 @@ final class OffloadPool: @unchecked Sendable {
     var states: [Int: OffloadState] = [:]
     while true {
       switch next(states) {
-      case .run(let job):
-        job.answer(answer(job, &states))
+      case .run(let run):
+        run.job.answer(answer(run, &states))
         // Between calls nobody waits for the collector.
-        if hasFinished() { states[job.snapshot.number]?.collectGarbage() }
+        if hasFinished(run) { run.state?.collectGarbage() }
       case .close(let numbers):
         for number in numbers { states.removeValue(forKey: number)?.close() }
       case .end:
@@ -152,21 +174,21 @@ final class OffloadPool: @unchecked Sendable {
     }
   }
 
-  private func answer(_ job: OffloadJob, _ states: inout [Int: OffloadState]) -> WaitAnswer {
-    let number = job.snapshot.number
+  private func answer(_ run: OffloadRun, _ states: inout [Int: OffloadState]) -> WaitAnswer {
+    let number = run.job.snapshot.number
     let state: OffloadState
     do {
-      state = try states[number] ?? OffloadState(job.snapshot, context)
+      state = try states[number] ?? OffloadState(run.job.snapshot, context)
     } catch {
       return .failsWith("no Lua state for an offloaded function: \(error)")
     }
     states[number] = state
-    condition.withLock { runs.append((job, state)) }
+    guard condition.withLock({ run.begin(state) }) else { return .fails("cancelled") }
     defer {
-      condition.withLock { runs.removeAll { $0.job === job } }
+      condition.withLock { runs.removeAll { $0 === run } }
       state.callIsOver()
     }
-    return state.run(job)
+    return state.run(run.job)
   }
 
   private func next(_ states: [Int: OffloadState]) -> Next {
@@ -179,7 +201,9 @@ final class OffloadPool: @unchecked Sendable {
           let job = queue.removeFirst()
           queueBytes -= job.waitingBytes
           status.running += 1
-          return .run(job)
+          let run = OffloadRun(job)
+          runs.append(run)
+          return .run(run)
         }
         idle += 1
         condition.wait()
@@ -189,8 +213,9 @@ final class OffloadPool: @unchecked Sendable {
   }
 
   /// A call is over; true when no other waits.
-  private func hasFinished() -> Bool {
+  private func hasFinished(_ run: OffloadRun) -> Bool {
     condition.withLock {
+      runs.removeAll { $0 === run }
       status.running -= 1
       status.finished += 1
       return queue.isEmpty
