@@ -280,6 +280,14 @@ void mp_unbind(mp_state *state) {
   if (mp_bound == state) mp_bound = NULL;
 }
 
+void mp_end_runs(mp_state *state) {
+  // The shortest budget there is: the watchdog interrupts the run as often as it takes.
+  pthread_mutex_lock(&lock);
+  __atomic_store_n(&state->guard.budget_ns, 1, __ATOMIC_RELAXED);
+  pthread_cond_signal(&changed);
+  pthread_mutex_unlock(&lock);
+}
+
 void mp_guard_runs(mp_state *state, uint64_t budget_ns, uint64_t stuck_limit_ns, mp_report report, void *context) {
   pthread_mutex_lock(&lock);
   mp_run_set_budget(state, budget_ns, false);

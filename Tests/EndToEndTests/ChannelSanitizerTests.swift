@@ -75,6 +75,7 @@ import Testing
         #expect(numbers == Array(1...count), "from worker \(publisher): \(numbers.count) messages")
       }
     }
+    for client in clients { client.close() }
     try expectCleanEnd(server)
   }
 
