@@ -35,7 +35,7 @@ extension Worker {
       index += 1
       fields[name] = field(call, &index)
     }
-    log.log(level: level, "\(text(call, 0))", metadata: fields, source: "script")
+    log.log(level: level, "\(text(call, 0))", metadata: fields, source: LineLogHandler.scriptSource)
   }
 
   /// The value that the prelude laid out at `index`, which then stands behind it.
