@@ -32,7 +32,7 @@ extension Worker {
     for index in stride(from: 1, to: call.variadicCount - 1, by: 2) {
       fields[text(call, index)] = .string(text(call, index + 1))
     }
-    log.log(level: level, "\(text(call, 0))", metadata: fields, source: "script")
+    log.log(level: level, "\(text(call, 0))", metadata: fields, source: LineLogHandler.scriptSource)
   }
 
   private func text(_ call: HostCall, _ index: Int) -> String {

@@ -18,7 +18,8 @@ final class UserChange {
   init(to name: String) throws(ServerFailure) {
     self.name = name
     guard geteuid() == 0 else {
-      throw .script("--user \(name): only a server that root starts can become another user; this one runs as user \(geteuid())")
+      throw .script(
+        "--user \(name): only a server that root starts can become another user; this one runs as user \(geteuid())")
     }
     var user: uid_t = 0
     var group: gid_t = 0
