@@ -41,7 +41,7 @@ import Testing
     let client = try server.connect()
     try client.send("bomb\n")
     #expect(try server.waitForExit() == .exited(70))
-    #expect(contains(server.errors, "a worker was stuck past --stuck-limit; ending the process at=main.lua:7"))
+    try server.waitForErrors(containing: "a worker was stuck past --stuck-limit; ending the process at=main.lua:7")
     #expect(access(server.adminPath, F_OK) != 0)
   }
 }
