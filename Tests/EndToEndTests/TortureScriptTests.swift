@@ -6,7 +6,7 @@
 import TestSupport
 import Testing
 
-@Suite struct TortureScriptTests {
+@Suite(.serialized) struct TortureScriptTests {
   /// Functions that call everything with everything. `abuse(conn, call)` hands each call to `call`.
   private static let abuse = """
     local function nothing() end
