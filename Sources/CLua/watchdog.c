@@ -55,8 +55,9 @@ typedef struct mp_watch {
   // How long it has been stuck, and what was reported of it.
   uint64_t stuck_for;
   bool is_reported, is_past_limit;
-  // The script's line, and the run it is of: the signal handler writes the line, then the run.
-  uint64_t place_run;
+  // The script's line, and the run it is of: the signal's handler writes the line, then the run. The run in which the handler
+  // has set the hook is its own.
+  uint64_t place_run, armed_run;
   char place[LUA_IDSIZE + 24];
 } mp_watch;
 
@@ -95,10 +96,12 @@ IN_SIGNAL static void interrupted(int signal) {
   lua_State *L = state == NULL ? NULL : state->running;
   uint64_t run = L == NULL ? 0 : state->guard.run;
   if (L != NULL && (mp_run_is_spent(state) || __atomic_load_n(&state->guard.asked, __ATOMIC_RELAXED) == run)) {
-    if (!mp_is_armed(L)) {
+    mp_watch *watch = state->watch;
+    if (!mp_is_armed(L) || watch->armed_run != run) {
       mp_arm(L);
-    } else if (__atomic_load_n(&state->watch->place_run, __ATOMIC_RELAXED) != run) {
-      note_place(state->watch, L, run);
+      watch->armed_run = run;
+    } else if (__atomic_load_n(&watch->place_run, __ATOMIC_RELAXED) != run) {
+      note_place(watch, L, run);
     }
   }
   errno = before;

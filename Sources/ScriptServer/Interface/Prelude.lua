@@ -426,11 +426,15 @@ task_methods.__name = "task"
 -- Tracebacks of errors that are on their way out of tasks, by coroutine: the error itself stays as it was raised.
 local tracebacks = setmetatable({}, { __mode = "k" })
 
--- The traceback ends where the script's own functions do.
-local function note_traceback(problem)
-  local text = traceback(tostring(problem), 2)
+-- An error with its traceback, which ends where the script's own functions do; to be called by a message handler.
+local function describe_problem(problem)
+  local text = traceback(tostring(problem), 3)
   local last = text:find("\n\t[C]: in function 'xpcall'\n\tmoonport:", 1, true)
-  tracebacks[running()] = last and text:sub(1, last - 1) or text
+  return last and text:sub(1, last - 1) or text
+end
+
+local function note_traceback(problem)
+  tracebacks[running()] = describe_problem(problem)
   return problem
 end
 
@@ -599,6 +603,7 @@ local function make_moonport(generation)
     publish = native.publish,
     subscribe = function(channel, f) return subscribe(generation, channel, f) end,
     spawn = spawn,
+    offload = native.offload,
     log = log,
     worker = { id = native.worker_id(), count = native.worker_count() },
     generation = generation.number,
@@ -766,6 +771,65 @@ local function hand_over(old_number, new_number)
   if new.handlers.on_restore then new.handlers.on_restore(saved, old and old.handlers.version) end
 end
 
+-- Offloaded functions -------------------------------------------------------------------------------------------------
+
+-- What needs no worker.
+local everywhere = { log = true, generation = true, shared = true }
+
+-- `moonport` as an offloaded function finds it.
+local function moonport_without_worker(generation)
+  local moonport = make_moonport(generation)
+  for name, value in pairs(moonport) do
+    if type(value) == "function" and not everywhere[name] then
+      moonport[name] = function()
+        error(("moonport.%s cannot be called in an offloaded function, which runs on no worker"):format(name), 2)
+      end
+    end
+  end
+  moonport.worker = {}
+  return moonport
+end
+
+-- The one generation of a background thread's state, made for its first call.
+local function offloading_generation(number)
+  if generations[number] then return generations[number] end
+  local _, place = native.main(number)
+  local generation = {
+    number = number, loaded = {}, requiring = {}, listeners = {}, loading = false, arguments = native.arguments(),
+  }
+  generation.arguments[0] = place:sub(2)
+  generation.environment = make_environment(generation)
+  generation.loaded.moonport = moonport_without_worker(generation)
+  generations[number] = generation
+  return generation
+end
+
+-- Without the places and lines that are of this file.
+local function note_problem(problem)
+  local text = describe_problem(problem):gsub("^moonport:%d+: ", ""):gsub("\n\tmoonport:%d+:[^\n]*", "")
+  return (text:gsub("\n\t%(%.%.%.tail calls%.%.%.%)$", ""))
+end
+
+local function call_module(generation, name, ...)
+  local f = generation.environment.require(name)
+  if type(f) ~= "function" then
+    error(("module '%s' must return a function to be offloaded, not %s"):format(name, describe(f)), 0)
+  end
+  return f(...)
+end
+
+local function finish_offloaded(name, succeeded, ...)
+  if not succeeded then return (...) end
+  local packed, problem = pcall(native.offload_result, ...)
+  if not packed then return ("module '%s': %s"):format(name, problem) end
+end
+
+-- Makes one call; what went wrong, with its traceback, or nothing.
+local function offload(number, name, ...)
+  local generation = offloading_generation(number)
+  return finish_offloaded(name, xpcall(call_module, note_problem, generation, name, ...))
+end
+
 local function forget(number)
   generations[number] = nil
 end
@@ -787,4 +851,6 @@ local function encode(g, message)
   return bytes
 end
 
-return { load = load_generation, hand_over = hand_over, forget = forget, decode = decode, encode = encode }
+return {
+  load = load_generation, hand_over = hand_over, forget = forget, decode = decode, encode = encode, offload = offload,
+}

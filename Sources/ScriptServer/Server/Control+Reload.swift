@@ -96,6 +96,8 @@ extension ControlThread {
       reloads.previous = reloads.current
       reloads.current = snapshot
       reloads.liveAt = reloads.lastAt
+      // Suspended handlers of the previous generation may still offload.
+      context.offload?.retire(olderThan: reloads.previous?.number ?? snapshot.number)
       context.generation.store(snapshot.number, ordering: .relaxed)
       status.text = "generation \(snapshot.number) (\(snapshot.hash)) is live"
       log.info("\(status.text)")
@@ -148,6 +150,7 @@ extension ControlThread {
     }
     let number = context.generation.load(ordering: .relaxed)
     for worker in workers { worker.mailbox.post(.endOlder(than: number)) }
+    context.offload?.retire(olderThan: number)
   }
 }
 

@@ -65,6 +65,8 @@ final class Worker: @unchecked Sendable {
   var inbox: [WorkerMessage] = []
   var inboxNext = 0
   let scratch = Scratch()
+  /// What an offloaded function has returned, in the state of a background thread.
+  var offloadResult: PlainData?
   var now: UInt64 = 0
   /// on_stop runs or has run: what waits now would wait for ever.
   var isStopping = false
