@@ -19,7 +19,9 @@ import Testing
 
   // MARK: Connections
 
-  @Test func `over connection_rate an address is accepted and closed at once, counted, and let in again in time`() throws {
+  @Test func `over connection_rate an address is accepted and closed at once, counted, and let in again in time`()
+    throws
+  {
     let server = try MoonportProcess.serving(
       RateTests.echo, "codec = 'line', connection_rate = { per_second = 2, burst = 3 }", address: ":0")
     let port = server.address.split(separator: ":").last.map(String.init) ?? ""
@@ -84,7 +86,8 @@ import Testing
   }
 
   @Test func `what waits for its time is not read: a client over its rate feels it`() throws {
-    let server = try MoonportProcess.serving(RateTests.echo, "codec = 'line', message_rate = { per_second = 0.01, burst = 1 }")
+    let server = try MoonportProcess.serving(
+      RateTests.echo, "codec = 'line', message_rate = { per_second = 0.01, burst = 1 }")
     let client = try server.connect()
     #expect(try client.ask("x") == "x")
     let lines = [UInt8](repeating: 10, count: 1 << 20)

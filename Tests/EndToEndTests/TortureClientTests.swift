@@ -13,7 +13,8 @@ import Testing
   // MARK: Leaving
 
   @Test func `half-close, then wait: every client gets its answer and then the end`() throws {
-    let server = try MoonportProcess.serving("function h.on_message(conn, text) sleep(0.1) conn:send(text) end", workers: 2)
+    let server = try MoonportProcess.serving(
+      "function h.on_message(conn, text) sleep(0.1) conn:send(text) end", workers: 2)
     let count = isLongRun ? 500 : 100
     try Siege(name: "half-close then wait", server: server).withstand {
       let clients = try (0..<count).map { _ in try server.connect() }
@@ -86,7 +87,9 @@ import Testing
 
   // MARK: Flooding
 
-  @Test func `10,000 pipelined requests in one write: all answered after a half-close, none harmful after a close`() throws {
+  @Test func `10,000 pipelined requests in one write: all answered after a half-close, none harmful after a close`()
+    throws
+  {
     let server = try MoonportProcess.serving(TortureClientTests.echo, workers: 2)
     let lines = (1...10_000).map { "\($0)" }
     let requests = lines.map { $0 + "\n" }.joined()
@@ -134,7 +137,8 @@ import Testing
     // 2^31, 2^32, 2^63 - 1, 2^63, -1, -2^63 + 1 in eight bytes, and sums that run over.
     (3, [0, 0, 0, 0, 0x80, 0, 0, 0]), (3, [0, 0, 0, 1, 0, 0, 0, 0]), (3, [0x7f] + [UInt8](repeating: 0xff, count: 7)),
     (3, [0x80, 0, 0, 0, 0, 0, 0, 0]), (3, [UInt8](repeating: 0xff, count: 8)), (3, [0x80, 0, 0, 0, 0, 0, 0, 1]),
-    (4, [UInt8](repeating: 0xff, count: 7) + [0x7f]), (4, [0, 0, 0, 0, 0, 0, 0, 0x80]), (4, [UInt8](repeating: 0xff, count: 8)),
+    (4, [UInt8](repeating: 0xff, count: 7) + [0x7f]), (4, [0, 0, 0, 0, 0, 0, 0, 0x80]),
+    (4, [UInt8](repeating: 0xff, count: 8)),
     (5, Array("2147483648:".utf8)), (5, Array("4294967296:".utf8)), (5, Array("9223372036854775808:".utf8)),
     (5, Array("-1:".utf8)), (5, Array("18446744073709551616:".utf8)), (5, Array("99999999999999999999999999".utf8)),
     (5, Array("1:ab".utf8)),

@@ -57,7 +57,9 @@ import Testing
 
   @Test func `1,000 signals of every harmless kind under load cost nobody an answer`() throws {
     let server = try MoonportProcess.serving(TortureFaultTests.echo, workers: 2)
-    let harmless = [SIGURG, SIGWINCH, SIGCHLD, SIGCONT, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ]
+    let harmless = [
+      SIGURG, SIGWINCH, SIGCHLD, SIGCONT, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ,
+    ]
     try Siege(name: "1,000 signals of every harmless kind", server: server).withstand {
       let isOver = Flag()
       let sender = TestThread {
@@ -117,6 +119,7 @@ import Testing
     }
     #expect(server.output == "", "nobody timed out")
     #expect(try server.status()["uptime"].number ?? -1 < 600)
-    Siege(name: "clock forward and back an hour", server: server).report("\(rounds) jumps; timers, sleeps and timeouts unmoved")
+    Siege(name: "clock forward and back an hour", server: server).report(
+      "\(rounds) jumps; timers, sleeps and timeouts unmoved")
   }
 }

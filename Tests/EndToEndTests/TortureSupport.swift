@@ -32,7 +32,8 @@ struct Siege {
       let after = try server.residentBytes()
       let growth = Double(after - before) / Double(before)
       if growth <= Siege.growthMax {
-        return report("\(outcome); descriptors \(descriptors) = \(descriptors); memory \(megabytes(before)) -> \(megabytes(after))")
+        return report(
+          "\(outcome); descriptors \(descriptors) = \(descriptors); memory \(megabytes(before)) -> \(megabytes(after))")
       }
       if round == Siege.roundsMax {
         throw TestFailure("\(name): after \(round) rounds memory still grows, from \(before) to \(after) bytes")

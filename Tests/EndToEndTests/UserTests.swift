@@ -86,12 +86,14 @@ private let isRoot = geteuid() == 0
   }
 
   @Test(.enabled(if: isRoot && privilegedPort() != nil, "needs root, and a port that only root may have"))
-  func `a privileged port is bound at the start; a reload that wants another fails and says why, and the old code stays`()
+  func
+    `a privileged port is bound at the start; a reload that wants another fails and says why, and the old code stays`()
     throws
   {
     let port = try #require(privilegedPort())
     let text = "local moonport = require 'moonport'\n"
-    let folder = try ownFolder(text + "moonport.listen { address = '127.0.0.1:\(port)', codec = 'line' }\n" + UserTests.body)
+    let folder = try ownFolder(
+      text + "moonport.listen { address = '127.0.0.1:\(port)', codec = 'line' }\n" + UserTests.body)
     let server = try serve(folder, listeners: 2)
     #expect(server.addresses.contains("127.0.0.1:\(port)"))
     try server.replaceScript(
@@ -112,11 +114,14 @@ private let isRoot = geteuid() == 0
   }
 
   @Test(.enabled(if: isRoot, "only root can become another user"))
-  func `a user that does not exist, root itself, and a folder that the user may not write are errors at the start`() throws {
+  func `a user that does not exist, root itself, and a folder that the user may not write are errors at the start`()
+    throws
+  {
     let folder = try ownFolder()
+    let other = try TemporaryFolder()
     for (user, admin, problem) in [
       ("no-such-user", "a", "--user no-such-user: there is no such user"), ("root", "a", "--user root: that is root"),
-      (UserTests.name, "/root/a", "cannot open /root, the folder of the admin socket: Permission denied"),
+      (UserTests.name, other.file("a"), "cannot open \(other.path), the folder of the admin socket: Permission denied"),
     ] {
       let path = admin.hasPrefix("/") ? admin : folder.file(admin)
       let result = try MoonportProcess.runTool(["run", folder.file("main.lua"), "--user", user, "--admin", path])

@@ -17,7 +17,9 @@ import Testing
     #expect(Rate(perSecond: 1e-300, burst: 0)?.intervalNanoseconds == 86_400_000_000_000)
   }
 
-  @Test func `an address gets its burst at once, then one in each interval, and a full burst again after a rest`() throws {
+  @Test func `an address gets its burst at once, then one in each interval, and a full burst again after a rest`()
+    throws
+  {
     let rate = try #require(Rate(perSecond: 10, burst: 3))
     let rates = AddressRates()
     let start: UInt64 = 1_000_000_000_000
@@ -41,7 +43,8 @@ import Testing
     #expect(taken.count == 10)
   }
 
-  @Test func `more addresses than there is room for are all let in, and the busiest is still held to its rate`() throws {
+  @Test func `more addresses than there is room for are all let in, and the busiest is still held to its rate`() throws
+  {
     let rate = try #require(Rate(perSecond: 1, burst: 2))
     let rates = AddressRates()
     var random = SystemRandomNumberGenerator()

@@ -97,7 +97,9 @@ package final class MoonportProcess: Sendable {
   package func stop(timeout: Double = Patience.seconds) throws {
     child.sendSignal(SIGTERM)
     let status = try child.waitForExit(timeout: timeout)
-    guard status == .exited(0) || status == .exited(3) else { throw TestFailure("the server ended with \(status)\n\(child.transcript)") }
+    guard status == .exited(0) || status == .exited(3) else {
+      throw TestFailure("the server ended with \(status)\n\(child.transcript)")
+    }
   }
 
   /// A client connected to the listener with this index.
@@ -149,6 +151,12 @@ package final class MoonportProcess: Sendable {
     return path
   }
 
+  /// What every server of this run has preloaded: `scripts/test --only bytes` says so. See scripts/faults.c.
+  private static var preloaded: [String: String?] {
+    guard Patience.sanitizer == nil, let library = getenv("MOONPORT_TEST_PRELOAD") else { return [:] }
+    return ["LD_PRELOAD": String(cString: library)]
+  }
+
   private static func adminPath(in folder: TemporaryFolder) -> String { folder.file("admin.sock") }
 
   private static func launch(_ options: Options, script: String, folder: TemporaryFolder) throws -> Launch {
@@ -159,7 +167,7 @@ package final class MoonportProcess: Sendable {
     if !options.scriptArguments.isEmpty { arguments += ["--"] + options.scriptArguments }
     var launch = Launch(try executable(), arguments)
     launch.streams = options.streams
-    launch.environment = options.environment
+    launch.environment = preloaded.merging(options.environment) { _, chosen in chosen }
     launch.descriptorsMax = options.descriptorsMax
     return launch
   }

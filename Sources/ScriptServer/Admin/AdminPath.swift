@@ -54,7 +54,8 @@ package enum AdminPath {
     guard !path.utf8.contains(0) else { throw AdminFailure("the admin socket's path holds a zero byte") }
     guard !path.hasPrefix("@") else {
       throw AdminFailure(
-        "\(path) would be an abstract socket, which every user could connect to; give a path (./\(path) for a file) with --admin")
+        "\(path) would be an abstract socket, which every user could connect to; give a path (./\(path) for a file) with --admin"
+      )
     }
     guard path.utf8.count <= socketPathBytesMax else {
       throw AdminFailure(

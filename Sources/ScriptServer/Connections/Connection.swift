@@ -50,7 +50,6 @@ struct ConnectionFlags: OptionSet {
   static let piped = ConnectionFlags(rawValue: 1 << 12)
   /// An outgoing connection without on_message: what comes waits for `receive`.
   static let unheard = ConnectionFlags(rawValue: 1 << 13)
-
   /// It has sent as many messages as its rate allows for now (`message_rate`).
   static let rateHeld = ConnectionFlags(rawValue: 1 << 14)
 

@@ -50,7 +50,8 @@ final class ControlThread: @unchecked Sendable {
     unsafe adminPool.initialize(to: BufferPool())
     context = ServerContext(configuration, log: log, isScratch: false)
     workers = try (0..<configuration.workers).map { [context] in try Worker(index: $0, server: context) }
-    context.begin(workers: workers, control: mailbox)
+    let offload = OffloadPool(configuration, log: log, dictionaries: context.dictionaries, control: mailbox)
+    context.begin(workers: workers, control: mailbox, offload: offload)
   }
 
   deinit {
@@ -145,6 +146,7 @@ final class ControlThread: @unchecked Sendable {
     closeListeners()
     for worker in workers { worker.mailbox.post(.stop(reason: "stop")) }
     for thread in threads { thread.join() }
+    context.offload?.end()
     admin?.close()
     for client in leaving.clients { answer(client, AdminReply(status: 0, text: leaving.report)) }
     for client in adminClients.keys { closeAdminClient(client) }

@@ -57,7 +57,9 @@ extension Worker {
     if unsafe connection.pointee.flags.contains(.piped) { return }
     guard unsafe connection.pointee.output.isEmpty, unsafe !connection.pointee.flags.contains(.writing) else {
       // Nobody is left who could add to it: it has as long as after any close.
-      if unsafe connection.pointee.phase == .ending && connection.pointee.activeTasks == 0 { unsafe beginFlushing(connection) }
+      if unsafe connection.pointee.phase == .ending && connection.pointee.activeTasks == 0 {
+        unsafe beginFlushing(connection)
+      }
       return unsafe markDirty(connection)
     }
     switch unsafe connection.pointee.phase {
@@ -217,7 +219,9 @@ extension Worker {
   }
 
   private func openDeadlinePassed(_ connection: UnsafeMutablePointer<Connection>) {
-    if unsafe connection.pointee.flags.contains(.rateHeld), unsafe holdEnd(connection) <= now { unsafe release(held: connection) }
+    if unsafe connection.pointee.flags.contains(.rateHeld), unsafe holdEnd(connection) <= now {
+      unsafe release(held: connection)
+    }
     let next = unsafe nextOpenDeadline(connection)
     if next > now { return unsafe next == .max ? () : schedule(connection, at: next) }
     let limits = unsafe listeners[Int(connection.pointee.listener)].limits
@@ -225,7 +229,7 @@ extension Worker {
     if overSoft, unsafe connection.pointee.softSince &+ UInt64(limits.output.softSeconds * 1e9) <= now {
       unsafe lost(connection, .overflow)
     } else {
-      let isIdle = unsafe limits.idleNanoseconds > 0 && connection.pointee.lastMessageAt &+ limits.idleNanoseconds <= now
+      let isIdle = unsafe limits.idleNanoseconds > 0 && lastActive(connection) &+ limits.idleNanoseconds <= now
       server.refused(isIdle ? "idle_timeout" : "message_timeout")
       unsafe close(connection, .timeout)
     }

@@ -118,29 +118,6 @@ extension Worker {
     return true
   }
 
-  /// The connection may hand over no more for now: it goes on in the next turn, or when its rate allows for more, or ends.
-  private func outOfMessages(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    if unsafe messagesLeft(connection, most: 1) > 0 {
-      unsafe markReady(connection)
-    } else if unsafe listeners[Int(connection.pointee.listener)].limits.closesOverRate {
-      unsafe closeOverRate(connection)
-    } else {
-      unsafe hold(connection)
-    }
-    return false
-  }
-
-  /// Ends the connection if there is indeed one message more than its rate allows for.
-  private func closeOverRate(_ connection: UnsafeMutablePointer<Connection>) {
-    switch unsafe take(connection, .message) {
-    case .incomplete, .ended: return
-    case .failed(let reason): return unsafe close(connection, reason)
-    case .value(let reference): lua.release(reference)
-    case .bytes: break
-    }
-    unsafe close(connection, .messageRate)
-  }
-
   private func startMessage(
     _ connection: UnsafeMutablePointer<Connection>, _ message: LuaValue, next: NextBody? = nil
   ) {
@@ -395,7 +372,11 @@ extension Worker {
     if unsafe connection.pointee.phase == .open {
       if !flags.isDisjoint(with: [.scriptPaused, .outputPaused, .rateHeld, .ready]) { return }
       let receives = unsafe connection.pointee.receiver != .none
-      if !flags.isDisjoint(with: [.busy, .unheard]), !receives, unsafe connection.pointee.inbound.count >= Self.backlogBytesMax { return }
+      if !flags.isDisjoint(with: [.busy, .unheard]), !receives,
+        unsafe connection.pointee.inbound.count >= Self.backlogBytesMax
+      {
+        return
+      }
     }
     unsafe connection.pointee.flags.insert(.reading)
     if case .failed = unsafe port.submit(.read, on: connection.pointee.key) { unsafe lost(connection, .reset) }

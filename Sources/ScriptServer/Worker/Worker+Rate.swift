@@ -2,6 +2,7 @@
 // A message costs nothing here: the bucket is compared with the count of messages that is kept anyway.
 
 import CompletionIO
+import LuaRuntime
 
 extension Worker {
   /// How long a client that was held back waits at least: tokens that come faster are collected, so that a fast rate does not
@@ -36,8 +37,31 @@ extension Worker {
     return sum
   }
 
+  /// The connection may hand over no more for now: it goes on in the next turn, or when its rate allows for more, or ends.
+  func outOfMessages(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    if unsafe messagesLeft(connection, most: 1) > 0 {
+      unsafe markReady(connection)
+    } else if unsafe listeners[Int(connection.pointee.listener)].limits.closesOverRate {
+      unsafe closeOverRate(connection)
+    } else {
+      unsafe hold(connection)
+    }
+    return false
+  }
+
+  /// Ends the connection if there is indeed one message more than its rate allows for.
+  private func closeOverRate(_ connection: UnsafeMutablePointer<Connection>) {
+    switch unsafe take(connection, .message) {
+    case .incomplete, .ended: return
+    case .failed(let reason): return unsafe close(connection, reason)
+    case .value(let reference): lua.release(reference)
+    case .bytes: break
+    }
+    unsafe close(connection, .messageRate)
+  }
+
   /// The client has used its messages up: nothing of it is handed over or read until there is time for more.
-  func hold(_ connection: UnsafeMutablePointer<Connection>) {
+  private func hold(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.flags.contains(.rateHeld) { return }
     unsafe connection.pointee.flags.insert(.rateHeld)
     unsafe scheduleOpenDeadline(connection)
@@ -46,7 +70,8 @@ extension Worker {
   /// When a client that is held back may go on.
   func holdEnd(_ connection: UnsafeMutablePointer<Connection>) -> UInt64 {
     guard let rate = unsafe listeners[Int(connection.pointee.listener)].limits.messages else { return 0 }
-    let needed = unsafe -min(Int(Int32(bitPattern: connection.pointee.messagesAllowed &- connection.pointee.messagesIn)), 0)
+    let needed = unsafe -min(
+      Int(Int32(bitPattern: connection.pointee.messagesAllowed &- connection.pointee.messagesIn)), 0)
     let wait = rate.intervalNanoseconds &* UInt64(needed + 1)
     return unsafe connection.pointee.rateRefilledAt &+ max(wait, min(Self.holdNanosecondsMin, rate.burstNanoseconds))
   }

@@ -29,6 +29,9 @@ final class Worker: @unchecked Sendable {
   let pool: UnsafeMutablePointer<BufferPool>
   var table = ConnectionTable()
   var rooms: Rooms
+  var recentRoomNames = RecentRoomNames()
+  /// The list of connections that the last broadcast to a room went through, kept for its memory.
+  var visitedSlots: [UInt32] = []
   var codecs = CodecTable()
   var tasks = TaskTable()
   var timers = TimerTable()
@@ -65,6 +68,8 @@ final class Worker: @unchecked Sendable {
   var inbox: [WorkerMessage] = []
   var inboxNext = 0
   let scratch = Scratch()
+  /// What an offloaded function has returned, in the state of a background thread.
+  var offloadResult: PlainData?
   var now: UInt64 = 0
   /// on_stop runs or has run: what waits now would wait for ever.
   var isStopping = false
