@@ -13,13 +13,13 @@ public enum Thread {
   ///   - stackBytes: the stack's size; the default is the process's own limit (commonly 8 MiB, touched as needed).
   ///   - body: what the thread does.
   public static func start(name: String, stackBytes: Int? = nil, _ body: sending @escaping () -> Void) -> ThreadHandle {
-    guard let thread = startIfPossible(name: name, stackBytes: stackBytes, body) else {
-      preconditionFailure("the system does not let us have a thread")
+    guard let handle = startIfPossible(name: name, stackBytes: stackBytes, body) else {
+      preconditionFailure("pthread_create failed: there is no memory, or no room for another thread")
     }
-    return thread
+    return handle
   }
 
-  /// As `start`, for a program that can do without the thread: nil when the system's limits refuse it.
+  /// As `start`; nil when the system has no memory or no room for another thread, which a limit may cause at any time.
   public static func startIfPossible(
     name: String, stackBytes: Int? = nil, _ body: sending @escaping () -> Void
   ) -> ThreadHandle? {

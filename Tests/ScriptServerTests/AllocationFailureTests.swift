@@ -61,7 +61,7 @@ struct AllocationFailureTests {
         listener = function() assert(not native.listener("p", "a", 0, 0, 0, 0, 0, 0, 1, 1, 1, "close", 1)) end,
         is_connection = function() assert(native.is_connection(conn)) end,
         print = function() native.print("") end,
-        log = function() native.log("debug", "message", "field", "value") end,
+        log = function() native.log("debug", "message", "field", "svalue") end,
         broadcast = function() native.broadcast("a", "some room", conn.id) end,
         send = function() native.send(conn.id, "x") end,
         write = function() native.write(conn.id, "x") end,

@@ -31,6 +31,8 @@ final class OffloadPool: @unchecked Sendable {
   private var queueBytes = 0
   private var status = OffloadStatus()
   private var idle = 0
+  /// The calls that run, and where.
+  private var runs: [(job: OffloadJob, state: OffloadState)] = []
   /// Generations before this number are over: nothing of them is kept.
   private var oldest = 0
   private var isEnding = false
@@ -39,7 +41,7 @@ final class OffloadPool: @unchecked Sendable {
   static let jobsMax = 1024
   /// Bytes of arguments that may wait, in all calls together: a dozen of the largest.
   static let queueBytesMax = 256 << 20
-  /// How long the end of the server waits for calls that run: what a client's last bytes get, too.
+  /// How long the end of the server waits for calls that run: ending one takes milliseconds, unless it is stuck.
   private static let endNanoseconds: UInt64 = 1_000_000_000
 
   /// A pool that has no threads yet. Its functions use the server's `dictionaries`; `control` learns of modules that are asked
@@ -71,9 +73,10 @@ final class OffloadPool: @unchecked Sendable {
     }
   }
 
-  /// Nobody waits for a call any more: unless it runs, or has run, it never does.
+  /// Nobody waits for a call any more: one that has not begun never does, one that runs is ended.
   func abandon(_ job: OffloadJob) {
     condition.withLock {
+      if let run = runs.first(where: { $0.job === job }) { return run.state.endCall() }
       guard let place = queue.firstIndex(where: { $0 === job }) else { return }
       queueBytes -= job.waitingBytes
       queue.remove(at: place)
@@ -97,18 +100,21 @@ final class OffloadPool: @unchecked Sendable {
     }
   }
 
-  /// Ends the threads: those without a call at once, the others with it, as far as that does not take too long.
+  /// Ends the threads and the calls that run, but for those that are stuck in a C function.
   func end() {
     let stillRunning = condition.withLock {
       isEnding = true
       queue = []
+      for run in runs { run.state.endCall() }
       condition.broadcast()
       let deadline = CompletionPort.clock() + Self.endNanoseconds
       while status.threads > 0, condition.wait(untilNanoseconds: deadline) {}
       return status.running
     }
     if stillRunning > 0 {
-      log.notice("offloaded functions still run and end with the process", metadata: ["functions": "\(stillRunning)"])
+      log.notice(
+        "offloaded functions are stuck in C functions and end with the process",
+        metadata: ["functions": "\(stillRunning)"])
     }
   }
 
@@ -148,14 +154,19 @@ final class OffloadPool: @unchecked Sendable {
 
   private func answer(_ job: OffloadJob, _ states: inout [Int: OffloadState]) -> WaitAnswer {
     let number = job.snapshot.number
-    if let state = states[number] { return state.run(job) }
+    let state: OffloadState
     do {
-      let state = try OffloadState(job.snapshot, context)
-      states[number] = state
-      return state.run(job)
+      state = try states[number] ?? OffloadState(job.snapshot, context)
     } catch {
       return .failsWith("no Lua state for an offloaded function: \(error)")
     }
+    states[number] = state
+    condition.withLock { runs.append((job, state)) }
+    defer {
+      condition.withLock { runs.removeAll { $0.job === job } }
+      state.callIsOver()
+    }
+    return state.run(job)
   }
 
   private func next(_ states: [Int: OffloadState]) -> Next {

@@ -13,7 +13,17 @@ final class OffloadState {
     host = try Worker(index: 0, server: context)
     host.snapshots[snapshot.number] = snapshot
     number = snapshot.number
+    unguard()
   }
+
+  /// Its runs may take as long as they like.
+  private func unguard() { unsafe host.lua.guardRuns(budgetNanoseconds: 0) }
+
+  /// Ends the call that runs, or the next one, unless it is stuck in a C function. For any thread, as long as the state is open.
+  func endCall() { host.lua.endRuns() }
+
+  /// After a call: has the next one run, though this one may have been ended.
+  func callIsOver() { unguard() }
 
   /// Makes the call that a job asks for, however long it takes.
   func run(_ job: OffloadJob) -> WaitAnswer {
