@@ -3,8 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -58,3 +62,48 @@ void clinux_name_thread(const char *name) {
 }
 
 void clinux_wake_exactly(void) { prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); }
+
+int clinux_find_user(const char *name, uid_t *user, gid_t *group) {
+  // Entries are short lines; a directory service may give longer ones.
+  for (size_t bytes = 1024; bytes <= 1 << 20; bytes *= 4) {
+    char *buffer = malloc(bytes);
+    if (!buffer) return ENOMEM;
+    struct passwd entry, *found = NULL;
+    int error = getpwnam_r(name, &entry, buffer, bytes, &found);
+    if (found) {
+      *user = entry.pw_uid;
+      *group = entry.pw_gid;
+    }
+    free(buffer);
+    if (error != ERANGE) return found ? 0 : error ? error : ENOENT;
+  }
+  return ERANGE;
+}
+
+// The wrappers of libc, and not the system calls, which would change one thread only.
+
+int clinux_join_groups(const char *name, gid_t group) {
+  return initgroups(name, group) == 0 ? setresgid(group, group, group) : -1;
+}
+
+int clinux_act_as(uid_t user) { return setresuid((uid_t)-1, user, (uid_t)-1); }
+
+int clinux_become(uid_t user) { return setresuid(user, user, user); }
+
+int clinux_can_regain_root(void) {
+  uid_t real, effective, saved;
+  if (getresuid(&real, &effective, &saved) != 0 || real == 0 || effective == 0 || saved == 0) return 1;
+  if (setresuid((uid_t)-1, 0, (uid_t)-1) == 0 || setuid(0) == 0) return 1;
+  FILE *status = fopen("/proc/thread-self/status", "re");
+  // Without /proc only the ids can be looked at.
+  if (!status) return 0;
+  char line[256];
+  unsigned long long bits, all = 0;
+  while (fgets(line, sizeof line, status)) {
+    if (sscanf(line, "CapPrm: %llx", &bits) == 1 || sscanf(line, "CapEff: %llx", &bits) == 1) all |= bits;
+  }
+  fclose(status);
+  return all != 0;
+}
+
+void clinux_allow_own_inspection(void) { prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }

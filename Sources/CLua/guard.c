@@ -18,6 +18,8 @@
 
 // The longest description of an error with its traceback that is kept: Lua's tracebacks have at most 22 levels.
 enum { REASON_BYTES_MAX = 8192 };
+// Every instruction of Lua code, and every call, so that C functions that call each other do not get round it.
+enum { HOOK_MASK = LUA_MASKCALL | LUA_MASKCOUNT };
 
 IN_SIGNAL bool mp_run_is_spent(mp_state *state) {
   return __atomic_load_n(&state->guard.over, __ATOMIC_RELAXED) == state->guard.run && state->guard.run % 2 == 1;
@@ -76,10 +78,16 @@ static void raise_memory_error(lua_State *L) {
   lua_error(L);
 }
 
+static void guard_hook(lua_State *L, lua_Debug *event);
+
+// The hook of a Lua thread in which a run has been ended: the same, and the mark by which `mp_was_ended` knows it.
+static void ended_hook(lua_State *L, lua_Debug *event) { guard_hook(L, event); }
+
 static void guard_hook(lua_State *L, lua_Debug *event) {
   (void)event;
   mp_state *state = mp_state_of(L);
   if (mp_run_is_spent(state)) {
+    lua_sethook(L, ended_hook, HOOK_MASK, 1);
     describe_spent(state, L);
     raise_memory_error(L);
     return;
@@ -95,14 +103,17 @@ static void guard_hook(lua_State *L, lua_Debug *event) {
 }
 
 IN_SIGNAL void mp_arm(lua_State *L) {
-  if (lua_gethook(L) != guard_hook) lua_sethook(L, guard_hook, LUA_MASKCALL | LUA_MASKCOUNT, 1);
+  if (!mp_is_armed(L)) lua_sethook(L, guard_hook, HOOK_MASK, 1);
 }
 
-IN_SIGNAL bool mp_is_armed(lua_State *L) { return lua_gethook(L) == guard_hook; }
+IN_SIGNAL bool mp_is_armed(lua_State *L) {
+  lua_Hook hook = lua_gethook(L);
+  return hook == guard_hook || hook == ended_hook;
+}
 
 bool mp_was_ended(lua_State *thread) {
   int status = lua_status(thread);
-  return status != LUA_OK && status != LUA_YIELD && mp_is_armed(thread);
+  return status != LUA_OK && status != LUA_YIELD && lua_gethook(thread) == ended_hook;
 }
 
 void mp_run_set_budget(mp_state *state, uint64_t budget_ns, bool is_loading) {

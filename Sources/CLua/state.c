@@ -252,7 +252,7 @@ static void run_protected(mp_state *state, lua_CFunction body, const void *argum
 }
 
 void mp_protected_call(mp_state *state, const mp_start *start, uint64_t budget_ns, mp_outcome *outcome) {
-  uint64_t own_ns = state->guard.budget_ns;
+  uint64_t own_ns = __atomic_load_n(&state->guard.budget_ns, __ATOMIC_RELAXED);
   bool has_own = budget_ns != 0 && state->running == NULL;
   if (has_own) {
     mp_run_set_budget(state, budget_ns, true);

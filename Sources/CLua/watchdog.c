@@ -55,8 +55,9 @@ typedef struct mp_watch {
   // How long it has been stuck, and what was reported of it.
   uint64_t stuck_for;
   bool is_reported, is_past_limit;
-  // The script's line, and the run it is of: the signal handler writes the line, then the run.
-  uint64_t place_run;
+  // The script's line, and the run it is of: the signal's handler writes the line, then the run. The run in which the handler
+  // has set the hook is its own.
+  uint64_t place_run, armed_run;
   char place[LUA_IDSIZE + 24];
 } mp_watch;
 
@@ -95,10 +96,12 @@ IN_SIGNAL static void interrupted(int signal) {
   lua_State *L = state == NULL ? NULL : state->running;
   uint64_t run = L == NULL ? 0 : state->guard.run;
   if (L != NULL && (mp_run_is_spent(state) || __atomic_load_n(&state->guard.asked, __ATOMIC_RELAXED) == run)) {
-    if (!mp_is_armed(L)) {
+    mp_watch *watch = state->watch;
+    if (!mp_is_armed(L) || watch->armed_run != run) {
       mp_arm(L);
-    } else if (__atomic_load_n(&state->watch->place_run, __ATOMIC_RELAXED) != run) {
-      note_place(state->watch, L, run);
+      watch->armed_run = run;
+    } else if (__atomic_load_n(&watch->place_run, __ATOMIC_RELAXED) != run) {
+      note_place(watch, L, run);
     }
   }
   errno = before;
@@ -142,13 +145,13 @@ static void begin(mp_watch *watch, uint64_t run, uint64_t now) {
   watch->first_seen = watch->last_seen = now;
 }
 
-// Reports a run that has been stuck long enough; its place should be known by then, but is not waited for much longer.
+// Reports a run that has been stuck long enough. Its place is waited for: on a busy machine the thread comes late to the signal.
 static void report(mp_watch *watch, bool is_over, uint64_t now) {
   uint64_t threshold = is_over ? stuck_ns : blocked_ns;
   bool is_known = __atomic_load_n(&watch->place_run, __ATOMIC_ACQUIRE) == watch->run;
-  if (watch->report == NULL || watch->stuck_for < (is_known ? threshold : threshold + 4 * stuck_ns)) return;
   const char *place = is_known ? watch->place : "";
-  if (!watch->is_reported) {
+  if (watch->report == NULL) return;
+  if (!watch->is_reported && watch->stuck_for >= (is_known ? threshold : threshold + blocked_ns)) {
     watch->is_reported = true;
     watch->report(watch->context, MP_STUCK, place, now - watch->first_seen);
   }
@@ -275,6 +278,14 @@ void mp_unbind(mp_state *state) {
   state->watch->is_bound = false;
   pthread_mutex_unlock(&lock);
   if (mp_bound == state) mp_bound = NULL;
+}
+
+void mp_end_runs(mp_state *state) {
+  // The shortest budget there is: the watchdog interrupts the run as often as it takes.
+  pthread_mutex_lock(&lock);
+  __atomic_store_n(&state->guard.budget_ns, 1, __ATOMIC_RELAXED);
+  pthread_cond_signal(&changed);
+  pthread_mutex_unlock(&lock);
 }
 
 void mp_guard_runs(mp_state *state, uint64_t budget_ns, uint64_t stuck_limit_ns, mp_report report, void *context) {

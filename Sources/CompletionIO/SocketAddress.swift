@@ -168,6 +168,18 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     unsafe withBytes { unsafe hasher.combine(bytes: $0) }
   }
 
+  /// Hashes who the host is and not its port: an IPv4 address, the network of an IPv6 address (its first 64 bits, within
+  /// which one host may choose), or nothing for a Unix-domain address.
+  public func hashHost(into hasher: inout Hasher) {
+    switch family {
+    case AF_INET: hasher.combine(load(sockaddr_in.self).sin_addr.s_addr)
+    case AF_INET6:
+      let network = unsafe withUnsafeBytes(of: load(sockaddr_in6.self).sin6_addr) { unsafe $0.loadUnaligned(as: UInt64.self) }
+      hasher.combine(network)
+    default: break
+    }
+  }
+
   private func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
     unsafe withUnsafeBytes(of: storage) { unsafe body(UnsafeRawBufferPointer(rebasing: $0[..<Int(length)])) }
   }

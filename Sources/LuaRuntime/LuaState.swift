@@ -92,6 +92,10 @@ package typealias StuckReport =
     unsafe mp_guard_runs(state, budgetNanoseconds, stuckLimitNanoseconds, report, context)
   }
 
+  /// Ends the present run, and all later ones until `guardRuns`, as if they were over their budget. For any thread, as long as the
+  /// state is open.
+  package func endRuns() { unsafe mp_end_runs(state) }
+
   /// For tests: makes the allocation that many requests from now fail, and all behind it; nil ends that.
   package func failAllocations(after count: Int?) { unsafe state.pointee.memory.fail_after = Int64(count ?? -1) }
 

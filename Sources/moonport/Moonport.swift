@@ -3,14 +3,15 @@
 import ArgumentParser
 import ScriptServer
 
-/// `moonport`: alone it prints its help. Exit status: 0 as asked, 1 failure, 64 usage (EX_USAGE of sysexits.h).
+/// `moonport`: alone it prints its help. Exit status: 0 as asked, 1 failure, 3 cut off, 64 usage (EX_USAGE of sysexits.h).
 @main
 struct Moonport: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "moonport",
     abstract: "A TCP server whose behaviour is a Lua script, replaced live while clients stay connected.",
     discussion: """
-      Exit status: 0 when it did what was asked, 1 on failure, 64 for wrong usage.
+      Exit status: 0 when it did what was asked, 1 on failure, 3 when a server ended and clients or handlers had to be \
+      cut off, 64 for wrong usage.
       """,
     version: "moonport \(Version.text)",
     groupedSubcommands: [

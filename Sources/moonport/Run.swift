@@ -37,6 +37,24 @@ struct Run: ParsableCommand {
   @Option(help: ArgumentHelp("Worker threads, 1 to 256. (default: one per core)", valueName: "number"))
   var workers: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "Background threads for moonport.offload, 1 to 256, started when needed. (default: one per core)",
+      valueName: "number"))
+  var offloadThreads: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Become this user once the addresses are bound, for good; for a server that root starts. (default: stay)",
+      valueName: "name"))
+  var user: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Clients of all listeners together; more are let in and closed at once. (default: what the limit of open files leaves)",
+      valueName: "number"))
+  var maxConnections: Int?
+
   @Flag(help: "Reload when a file of the script changes. (default: off)")
   var watch = false
 
@@ -82,6 +100,13 @@ struct Run: ParsableCommand {
     if let workers, !(1...Self.workersMax).contains(workers) {
       throw ValidationError("--workers takes 1 to \(Self.workersMax), not \(workers)")
     }
+    if let offloadThreads, !(1...Self.workersMax).contains(offloadThreads) {
+      throw ValidationError("--offload-threads takes 1 to \(Self.workersMax), not \(offloadThreads)")
+    }
+    if user == "" { throw ValidationError("--user takes a user's name") }
+    if let maxConnections, maxConnections < 1 {
+      throw ValidationError("--max-connections takes 1 or more, not \(maxConnections)")
+    }
     guard reloadGrace >= 0, reloadGrace <= Self.reloadGraceSecondsMax else {
       throw ValidationError(
         "--reload-grace takes seconds from 0 to \(Int(Self.reloadGraceSecondsMax)), not \(reloadGrace)")
@@ -90,7 +115,8 @@ struct Run: ParsableCommand {
       throw ValidationError("--handler-budget takes 0 or seconds from 0.001 to 3600, not \(handlerBudget)")
     }
     guard stuckLimit >= 0, stuckLimit <= Self.stuckLimitSecondsMax else {
-      throw ValidationError("--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
+      throw ValidationError(
+        "--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
     }
     if logLevel == "warn" { logLevel = "warning" }
     guard Self.logLevels.contains(logLevel) else {
@@ -107,6 +133,9 @@ struct Run: ParsableCommand {
     configuration.scriptPath = script
     configuration.listenOverride = listen
     configuration.workers = workers ?? min(CoreCount.usable, Self.workersMax)
+    configuration.offloadThreads = offloadThreads ?? min(CoreCount.usable, Self.workersMax)
+    configuration.userName = user
+    configuration.connectionsMax = maxConnections ?? 0
     configuration.watch = watch
     configuration.console = console
     configuration.adminPath = admin

@@ -69,7 +69,7 @@ extension CompletionPort {
 }
 
 /// The other end of a connection: a blocking descriptor that closes itself.
-final class Peer {
+final class Peer: @unchecked Sendable {
   private(set) var descriptor: CInt
 
   init(_ descriptor: CInt) {

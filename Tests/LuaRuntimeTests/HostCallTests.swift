@@ -171,21 +171,4 @@ struct HostCallTests {
     #expect(lua.failure("two").contains("one message at a time"))
     #expect(try lua.call("go") == "'<y>'")
   }
-
-  @Test("a finalizer cannot call the server, and harms nothing by trying")
-  func finalizer() throws {
-    let lua = try TestLua(
-      """
-      local tries, reached = 0, 0
-      local function finalize() tries = tries + 1 if pcall(native.s, "x") then reached = reached + 1 end end
-      return { go = function()
-        for _ = 1, 200 do setmetatable({}, { __gc = finalize }) end
-        collectgarbage()
-        for _ = 1, 200 do setmetatable({}, { __gc = finalize }) native.list(("x"):rep(5000), ("y"):rep(5000)) end
-        return tries > 200, reached
-      end }
-      """)
-    #expect(try lua.call("go") == "true 0")
-    #expect(lua.recorder.calls.isEmpty)
-  }
 }

@@ -19,6 +19,12 @@ struct AdminReportsTests {
     status.bytesIn = 1_500_000_000
     status.bytesOut = 12_000
     status.errors = 3
+    status.offload.threads = 2
+    status.offload.threadsMax = 4
+    status.offload.running = 2
+    status.offload.waiting = 17
+    status.offload.finished = 2345
+    status.offload.refused = 6
     status.refused = ["max_connections": 2, "max_connections_per_ip": 5, "on_open": 0]
     for id in 1...2 {
       var worker = WorkerStatus()
@@ -62,6 +68,7 @@ struct AdminReportsTests {
       "failed 1 min 15 s ago", "chat.lua:12: unexpected symbol", "1 handler still runs it", "1,234 open",
       "12,345,678 in, 98,765,432 out", "1.4 GiB in, 11.7 KiB out", "24.0 MiB",
       "2,000 published, 5,000 delivered, 16 subscribed", "dropped      12",
+      "offloaded    2,345 finished, 2 running, 17 waiting, 6 refused",
       "7 (max_connections 2, max_connections_per_ip 5)",
       "123,456", "34 %", "12 ms",
     ] {
@@ -114,6 +121,9 @@ struct AdminReportsTests {
     #expect(json.contains("\"workers\":[{\"id\":1,\"connections\":617,"))
     #expect(json.contains("\"last_reload\":null"))
     #expect(json.contains("\"published\":2000,\"delivered\":5000,\"subscriptions\":16,\"dropped\":12,"))
+    #expect(
+      json.contains(
+        "\"offload\":{\"threads\":2,\"threads_max\":4,\"running\":2,\"waiting\":17,\"finished\":2345,\"refused\":6}"))
     #expect(json.hasSuffix("}\n"))
   }
 

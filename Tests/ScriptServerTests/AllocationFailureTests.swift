@@ -61,7 +61,7 @@ struct AllocationFailureTests {
         listener = function() assert(not native.listener("p", "a", 0, 0, 0, 0, 0, 0, 1, 1, 1, "close", 1)) end,
         is_connection = function() assert(native.is_connection(conn)) end,
         print = function() native.print("") end,
-        log = function() native.log("debug", "message", "field", "value") end,
+        log = function() native.log("debug", "message", "field", "svalue") end,
         broadcast = function() native.broadcast("a", "some room", conn.id) end,
         send = function() native.send(conn.id, "x") end,
         write = function() native.write(conn.id, "x") end,
@@ -77,6 +77,8 @@ struct AllocationFailureTests {
           local number = native.subscribe(moonport.generation, "a channel of some length", function() return decode end)
           assert(native.cancel_subscription(number))
         end,
+        offload = function() assert(select(2, native.offload("module", { "x", y = 1 })) == "busy") end,
+        offload_result = function() native.offload_result(1, { "x" }) end,
         cancel_subscription = function() assert(not native.cancel_subscription(1)) end,
         spawn = function() assert(native["task:wait"](native.spawn(function(ending) return decode end))) end,
         ["task:wait"] = function() assert(native["task:wait"](1)) end,
@@ -98,6 +100,7 @@ struct AllocationFailureTests {
         sleep = function() moonport.sleep(0) end,
         after = function() moonport.after(100, function(a, b) return a, b end, 1, "b"):cancel() end,
         every = function() moonport.every(100, function(a, b) return a, b end, 1, "b"):cancel() end,
+        offload = function() fails(moonport.offload, "module", decode) end,
         publish = function() fails(moonport.publish, "a channel", decode) end,
         subscribe = function() assert(moonport.subscribe("a channel of some length", decode):cancel()) end,
         spawn = function()

@@ -13,6 +13,15 @@ struct RequireScanTests {
     #expect(names("require[==[\nlong]==]") == ["long"])
   }
 
+  @Test("modules to be offloaded are found, with and without arguments")
+  func offloaded() {
+    #expect(
+      names(#"moonport.offload("a", 1) offload 'b' moonport.offload("c") pcall(moonport.offload, "d")"#) == [
+        "a", "b", "c", "d",
+      ])
+    #expect(names(#"offload(name, "a") offload("a" .. b) offload2("c") require("d", 1)"#) == [])
+  }
+
   @Test("comments and strings hide what they hold")
   func hidden() {
     #expect(names("-- require 'a'\n--[[ require 'b' ]] --[==[ ]] require 'c' ]==] require 'd'") == ["d"])

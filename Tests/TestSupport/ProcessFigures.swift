@@ -30,7 +30,15 @@ extension ChildProcess {
   }
 }
 
+extension ChildProcess {
+  /// What the kernel tells of each thread: the status of proc(5), as a whole.
+  package func threadStatuses() throws -> [String] {
+    try folderEntries("/proc/\(pid)/task").map { try readSmallFile("/proc/\(pid)/task/\($0)/status") }
+  }
+}
+
 extension MoonportProcess {
+  package func threadStatuses() throws -> [String] { try child.threadStatuses() }
   package func residentBytes() throws -> Int { try child.residentBytes() }
   package func descriptorCount() throws -> Int { try child.descriptorCount() }
   package func threadCount() throws -> Int { try child.threadCount() }
@@ -38,7 +46,7 @@ extension MoonportProcess {
 }
 
 /// The text of a file of one read at most, as those in /proc are.
-private func readSmallFile(_ path: String) throws -> String {
+package func readSmallFile(_ path: String) throws -> String {
   let descriptor = open(path, O_RDONLY | O_CLOEXEC)
   guard descriptor >= 0 else { throw TestFailure.call("open \(path)") }
   defer { close(descriptor) }

@@ -78,6 +78,24 @@ static inline ssize_t clinux_send_vector(int descriptor, const struct iovec *pie
   return sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/// The user and group ids of `name`, by getpwnam_r(3): 0, ENOENT when there is no such user, or another error number.
+int clinux_find_user(const char *name, uid_t *user, gid_t *group);
+
+/// Takes on the groups of `name` for good, in all threads: initgroups(3), setresgid(2). 0, or -1 and errno.
+int clinux_join_groups(const char *name, gid_t group);
+
+/// Changes the effective user alone, in all threads: setresuid(2). 0, or -1 and errno.
+int clinux_act_as(uid_t user);
+
+/// Makes `user` the real, effective and saved user of all threads: setresuid(2). 0, or -1 and errno.
+int clinux_become(uid_t user);
+
+/// Whether this thread could be root again: its user or group ids, or its capabilities, allow it. It tries.
+int clinux_can_regain_root(void);
+
+/// Lets the process read its own /proc/self again after its user has changed: PR_SET_DUMPABLE of prctl(2).
+void clinux_allow_own_inspection(void);
+
 /// pthread_setname_np(3) of the calling thread; longer names are cut to the kernel's 15 bytes.
 void clinux_name_thread(const char *name);
 

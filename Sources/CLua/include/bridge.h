@@ -195,6 +195,8 @@ typedef void (*mp_report)(void *context, int32_t event, const char *place, uint6
 // Sets the CPU time that a run may take (0 = no bound), and what becomes of one that cannot be ended: it is reported (NULL = to
 // nobody), and once more when it has been stuck for `stuck_limit_ns` (0 = never).
 void mp_guard_runs(mp_state *state, uint64_t budget_ns, uint64_t stuck_limit_ns, mp_report report, void *context);
+// Ends the present run, and all later ones until `mp_guard_runs`, as if they were over their budget. For any thread.
+void mp_end_runs(mp_state *state);
 
 // MARK: Protected calls on the main thread
 

@@ -52,6 +52,11 @@ package enum AdminPath {
   package static func validate(_ path: String) throws(AdminFailure) {
     guard !path.isEmpty else { throw AdminFailure("the admin socket's path is empty; give --admin PATH") }
     guard !path.utf8.contains(0) else { throw AdminFailure("the admin socket's path holds a zero byte") }
+    guard !path.hasPrefix("@") else {
+      throw AdminFailure(
+        "\(path) would be an abstract socket, which every user could connect to; give a path (./\(path) for a file) with --admin"
+      )
+    }
     guard path.utf8.count <= socketPathBytesMax else {
       throw AdminFailure(
         "the admin socket's path is \(path.utf8.count) bytes long, and a Unix-domain socket's path has at most "

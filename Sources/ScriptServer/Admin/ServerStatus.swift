@@ -92,6 +92,8 @@ package struct ServerStatus: Sendable, Equatable {
   package var processID: Int32 = 0
   package var workers: [WorkerStatus] = []
   package var listeners: [ListenerStatus] = []
+  /// The background threads for offloaded functions.
+  package var offload = OffloadStatus()
   /// The shared dictionaries, in the order in which they were made.
   package var dictionaries: [SharedDictionaryStatus] = []
   /// Open now.

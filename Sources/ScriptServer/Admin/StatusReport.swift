@@ -48,6 +48,10 @@ package enum StatusReport {
       "channels",
       "\(FigureText.count(status.published)) published, \(FigureText.count(status.delivered)) delivered, "
         + "\(FigureText.count(Int64(status.subscriptions))) subscribed")
+    text += line(
+      "offloaded",
+      "\(FigureText.count(status.offload.finished)) finished, \(status.offload.running) running, "
+        + "\(status.offload.waiting) waiting, \(FigureText.count(status.offload.refused)) refused")
     text += line("dropped", FigureText.count(status.dropped))
     text += line("Lua memory", FigureText.size(status.memoryBytes))
     text += line("errors", FigureText.count(status.errors))
@@ -168,6 +172,8 @@ package enum StatusReport {
     json.member("delivered", status.delivered)
     json.member("subscriptions", status.subscriptions)
     json.member("dropped", status.dropped)
+    json.key("offload")
+    append(status.offload, to: &json)
     json.member("pid", status.processID)
     json.member("script", status.scriptPath)
     json.member("hash", status.contentHash)
@@ -216,6 +222,17 @@ package enum StatusReport {
     json.endObject()
   }
 
+  private static func append(_ offload: OffloadStatus, to json: inout JSONText) {
+    json.beginObject()
+    json.member("threads", offload.threads)
+    json.member("threads_max", offload.threadsMax)
+    json.member("running", offload.running)
+    json.member("waiting", offload.waiting)
+    json.member("finished", offload.finished)
+    json.member("refused", offload.refused)
+    json.endObject()
+  }
+
   private static func append(_ listener: ListenerStatus, to json: inout JSONText) {
     json.beginObject()
     json.member("address", listener.address)
@@ -247,7 +264,8 @@ package enum ConnectionsReport {
     ])
     for connection in connections.sorted(by: { $0.id < $1.id }) {
       table.append([
-        String(connection.id), FigureText.harmless(connection.peer), FigureText.harmless(connection.address),
+        String(connection.id), (connection.isOutgoing ? "-> " : "") + FigureText.harmless(connection.peer),
+        FigureText.harmless(connection.address),
         String(connection.worker), FigureText.span(connection.ageSeconds), FigureText.span(connection.idleSeconds),
         FigureText.shortCount(connection.messagesIn), FigureText.shortCount(connection.messagesOut),
         FigureText.size(connection.bytesIn), FigureText.size(connection.bytesOut),

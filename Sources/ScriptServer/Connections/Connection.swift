@@ -50,11 +50,15 @@ struct ConnectionFlags: OptionSet {
   static let piped = ConnectionFlags(rawValue: 1 << 12)
   /// An outgoing connection without on_message: what comes waits for `receive`.
   static let unheard = ConnectionFlags(rawValue: 1 << 13)
+  /// It has sent as many messages as its rate allows for now (`message_rate`).
+  static let rateHeld = ConnectionFlags(rawValue: 1 << 14)
 
   /// While one of these is set, messages that have come wait.
-  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused, .unheard]
+  static let holdsMessages: ConnectionFlags = [.busy, .scriptPaused, .outputPaused, .unheard, .rateHeld]
   /// While one of these is set, not even the handler that runs gets more.
-  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused]
+  static let paused: ConnectionFlags = [.scriptPaused, .outputPaused, .rateHeld]
+  /// While one of these is set, not even a waiting `receive` gets anything.
+  static let starved: ConnectionFlags = [.outputPaused, .rateHeld]
 }
 
 /// One client.
@@ -94,6 +98,11 @@ struct Connection: ~Copyable {
   /// When the first byte of the message that is still incomplete came; 0 between messages.
   var messageBegunAt: UInt64 = 0
   var softSince: UInt64 = 0
+  /// The value of `messagesIn` at which its rate's tokens are used up, as of `rateRefilledAt` (ns).
+  var messagesAllowed: UInt32 = 0
+  var rateRefilledAt: UInt64 = 0
+  /// When a closed connection must have taken what is queued (ns).
+  var flushUntil: UInt64 = .max
   /// The client's address as the server's admission counts it.
   var peerHash: UInt64 = 0
 

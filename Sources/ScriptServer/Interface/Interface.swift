@@ -18,6 +18,7 @@ enum Interface {
     timerFunctions,
     taskFunctions,
     channelFunctions,
+    offloadFunctions,
     logFunctions,
     sharedFunctions,
   ]
@@ -43,6 +44,7 @@ struct Prelude {
   let forget: LuaReference
   let decode: LuaReference
   let encode: LuaReference
+  let offload: LuaReference
 
   /// Runs Prelude.lua in a state.
   init(_ lua: LuaState) throws {
@@ -52,7 +54,10 @@ struct Prelude {
     forget = lua.function("forget", of: table)
     decode = lua.function("decode", of: table)
     encode = lua.function("encode", of: table)
+    offload = lua.function("offload", of: table)
     lua.release(table)
-    for function in [load, handOver, forget, decode, encode] where !function.exists { throw ServerFailure.noMemory }
+    for function in [load, handOver, forget, decode, encode, offload] where !function.exists {
+      throw ServerFailure.noMemory
+    }
   }
 }

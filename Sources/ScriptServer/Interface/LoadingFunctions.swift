@@ -22,7 +22,7 @@ extension Interface {
     },
     unsafe HostFunction("codec", "si?s?i?i?s?i?i?i?f?f?") { unsafe Worker.of($0).enterCodec(HostCall($1!)) },
     unsafe HostFunction("handlers", "f?f?f?f?f?f?f?f?") { unsafe Worker.of($0).enterHandlers(HostCall($1!)) },
-    unsafe HostFunction("listener", "ssiiiinniinsi") { unsafe Worker.of($0).enterListener(HostCall($1!)) },
+    unsafe HostFunction("listener", "ssiiiinniinsininis") { unsafe Worker.of($0).enterListener(HostCall($1!)) },
   ]
 }
 
@@ -149,7 +149,8 @@ extension Worker {
     unsafe call.returns(.integer(Int64(candidate.sets.count - 1)))
   }
 
-  /// native.listener(place, address, codec, set, max_connections, per_ip, idle, message, hard, soft, soft_seconds, policy, backlog)
+  /// native.listener(place, address, codec, set, max_connections, per_ip, idle, message, hard, soft, soft_seconds, policy, backlog,
+  /// connection_rate, connection_burst, message_rate, message_burst, message_policy)
   fileprivate func enterListener(_ call: HostCall) {
     guard let candidate else { return call.fails("only while a script loads") }
     var listener = ListenerSettings()
@@ -167,6 +168,9 @@ extension Worker {
     listener.limits.output.softSeconds = unsafe min(call[10].asNumber ?? 0, 3.2e9)
     listener.limits.output.policy = unsafe OverflowPolicy(rawValue: call[11].text) ?? .close
     listener.backlog = unsafe Int32(clamping: call[12].asInteger ?? 4096)
+    listener.connectionRate = unsafe Rate(perSecond: call[13].asNumber ?? 0, burst: Int(call[14].asInteger ?? 0))
+    listener.limits.messages = unsafe Rate(perSecond: call[15].asNumber ?? 0, burst: Int(call[16].asInteger ?? 0))
+    listener.limits.closesOverRate = unsafe call[17].text == "close"
     candidate.listeners.append(listener)
   }
 }

@@ -38,6 +38,10 @@ local kinds = {
   seconds = function(value)
     if type(value) ~= "number" or not (value >= 0) then return "a number of seconds, at least 0" end
   end,
+  rate = function(value)
+    if type(value) == "table" then return end
+    if type(value) ~= "number" or not (value >= 0) then return "a number per second, at least 0, or a table" end
+  end,
   codec = function(value)
     if type(value) ~= "string" and type(value) ~= "table" then return "a codec's name or table" end
   end,
@@ -130,6 +134,7 @@ end
 local listen_options = {
   address = "string", codec = "codec", handler = "table", max_connections = "count", max_connections_per_ip = "count",
   idle_timeout = "seconds", message_timeout = "seconds", output_limit = "table", backlog = "count",
+  connection_rate = "rate", message_rate = "rate",
 }
 
 local output_options = { hard = "count", soft = "count", soft_seconds = "seconds", policy = "string" }
@@ -147,6 +152,25 @@ local function check_output_limit(limit, level)
   end
 end
 
+local rate_options = {
+  connection_rate = { per_second = "rate", burst = "count" },
+  message_rate = { per_second = "rate", burst = "count", policy = "string" },
+}
+
+-- Checks one of the rates; returns its figure per second and its burst, 0 for what is not said, and its policy.
+local function rate(options, name, level)
+  local value = options[name] or 0
+  if type(value) == "number" then return value, 0, "pause" end
+  local where = "moonport.listen: " .. name
+  check_options(where, value, rate_options[name], level + 1)
+  if type(value.per_second) ~= "number" then error(where .. ": option 'per_second' is missing", level + 1) end
+  local policy = value.policy or "pause"
+  if policy ~= "pause" and policy ~= "close" then
+    error(('%s.policy must be "pause" or "close", not %s'):format(where, describe(policy)), level + 1)
+  end
+  return value.per_second, value.burst or 0, policy
+end
+
 local function listen(generation, options)
   if not generation.loading then error("moonport.listen: only while the script loads", 3) end
   if type(options) ~= "table" then
@@ -157,6 +181,8 @@ local function listen(generation, options)
   local problem = native.check_address(options.address)
   if problem then error("moonport.listen: option 'address': " .. problem, 3) end
   if options.output_limit then check_output_limit(options.output_limit, 3) end
+  rate(options, "connection_rate", 3)
+  rate(options, "message_rate", 3)
   local copy = {}
   for name, value in pairs(options) do copy[name] = value end
   local caller = getinfo(3, "Sl")
@@ -169,10 +195,13 @@ end
 local function enter_listener(options, set)
   local limit = options.output_limit or {}
   local hard = limit.hard or 8388608
+  local connection_rate, connection_burst = rate(options, "connection_rate", 3)
+  local message_rate, message_burst, rate_policy = rate(options, "message_rate", 3)
   native.listener(
     options.place, options.address, options.codec_number, set, options.max_connections or 0, options.max_connections_per_ip or 0,
     options.idle_timeout or 0, options.message_timeout or 0, hard, limit.soft or math.min(1048576, hard),
-    limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096)
+    limit.soft_seconds or 60, limit.policy or "close", options.backlog or 4096,
+    connection_rate, connection_burst, message_rate, message_burst, rate_policy)
 end
 
 -- Handlers ------------------------------------------------------------------------------------------------------------
@@ -356,10 +385,10 @@ local function check_outgoing_handlers(handlers)
   for name, value in pairs(handlers) do
     if type(name) == "string" and name:find("^on_") then
       if not known_handlers[name] then
-        error(("moonport.connect: unknown handler '%s'; the handlers are %s"):format(name, concat(handler_names, ", ")), 4)
+        error(("moonport.connect: unknown handler '%s'; the handlers are %s"):format(name, concat(handler_names, ", ")), 3)
       end
       if type(value) ~= "function" then
-        error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 4)
+        error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 3)
       end
     end
   end
@@ -367,21 +396,21 @@ end
 
 local function connect(generation, address, options)
   if type(address) ~= "string" then
-    error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 3)
+    error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 2)
   end
   -- Raises where nothing can wait, before anything is entered for the connection.
   local problem = native.connect(address)
-  if problem then error("moonport.connect: " .. problem, 3) end
+  if problem then error("moonport.connect: " .. problem, 2) end
   if options == nil then options = {} end
   if type(options) ~= "table" then
-    error(("bad argument #2 to 'connect' (table expected, got %s)"):format(type(options)), 3)
+    error(("bad argument #2 to 'connect' (table expected, got %s)"):format(type(options)), 2)
   end
-  check_options("moonport.connect", options, connect_options, 3)
+  check_options("moonport.connect", options, connect_options, 2)
   local handlers = options.handler
   if handlers then check_outgoing_handlers(handlers) end
   local codec = options.codec or "raw"
   local is_own = type(codec) == "table" and codec.type == nil
-  local number = codec_number("moonport.connect", codec, "own", 3)
+  local number = codec_number("moonport.connect", codec, "own", 2)
   local seconds = options.timeout or connect_seconds
   if not handlers then return native.begin_connect(address, number, seconds, is_own) end
   return native.begin_connect(address, number, seconds, is_own, generation.names[handlers], outgoing_handlers(handlers))
@@ -397,11 +426,15 @@ task_methods.__name = "task"
 -- Tracebacks of errors that are on their way out of tasks, by coroutine: the error itself stays as it was raised.
 local tracebacks = setmetatable({}, { __mode = "k" })
 
--- The traceback ends where the script's own functions do.
-local function note_traceback(problem)
-  local text = traceback(tostring(problem), 2)
+-- An error with its traceback, which ends where the script's own functions do; to be called by a message handler.
+local function describe_problem(problem)
+  local text = traceback(tostring(problem), 3)
   local last = text:find("\n\t[C]: in function 'xpcall'\n\tmoonport:", 1, true)
-  tracebacks[running()] = last and text:sub(1, last - 1) or text
+  return last and text:sub(1, last - 1) or text
+end
+
+local function note_traceback(problem)
+  tracebacks[running()] = describe_problem(problem)
   return problem
 end
 
@@ -500,6 +533,48 @@ local function broadcast(message, options)
   return native.broadcast(message, room, except)
 end
 
+-- What is looked at of one table: the log shows 64 fields and says how many it left out.
+local log_fields_max = 1000
+-- Tables within tables beyond this are data, and no event.
+local log_depth_max = 8
+-- Nor is a line with more values than this, of all its tables together.
+local log_values_max = 10000
+
+-- A table's names as text, in their order, and the values by these; and whether it is a list.
+local function fields_of(value)
+  local names, values, count = {}, {}, 0
+  for name, item in pairs(value) do
+    count = count + 1
+    if count > log_fields_max then break end
+    local text = tostring(name)
+    if values[text] == nil then names[#names + 1] = text end
+    values[text] = item
+  end
+  sort(names)
+  return names, values, count > 0 and #value == count
+end
+
+-- Lays a value out for `native.log`: a letter of its type and its text, or its parts between brackets.
+local function flatten(flat, value, depth)
+  local kind = math_type(value) or type(value)
+  local meta = getmetatable(value)
+  if kind ~= "table" or depth > log_depth_max or #flat > log_values_max or type(meta) == "table" and meta.__tostring then
+    flat[#flat + 1] = (kind == "integer" and "i" or kind == "float" and "n" or kind == "boolean" and "b" or "s") .. tostring(value)
+    return
+  end
+  local names, values, is_list = fields_of(value)
+  flat[#flat + 1] = is_list and "[" or "{"
+  for index, name in ipairs(names) do
+    if is_list then
+      flatten(flat, value[index], depth + 1)
+    else
+      flat[#flat + 1] = "k" .. name
+      flatten(flat, values[name], depth + 1)
+    end
+  end
+  flat[#flat + 1] = is_list and "]" or "}"
+end
+
 local function log_function(level)
   return function(message, fields)
     if type(message) ~= "string" and type(message) ~= "number" then
@@ -509,13 +584,11 @@ local function log_function(level)
     if type(fields) ~= "table" then
       error(("bad argument #2 to '%s' (table expected, got %s)"):format(level, type(fields)), 2)
     end
-    local names = {}
-    for name in pairs(fields) do names[#names + 1] = tostring(name) end
-    sort(names)
+    local names, values = fields_of(fields)
     local flat = {}
     for _, name in ipairs(names) do
       flat[#flat + 1] = name
-      flat[#flat + 1] = tostring(fields[name])
+      flatten(flat, values[name], 1)
     end
     return native.log(level, message, unpack(flat))
   end
@@ -570,6 +643,7 @@ local function make_moonport(generation)
     publish = native.publish,
     subscribe = function(channel, f) return subscribe(generation, channel, f) end,
     spawn = spawn,
+    offload = native.offload,
     log = log,
     worker = { id = native.worker_id(), count = native.worker_count() },
     generation = generation.number,
@@ -737,6 +811,65 @@ local function hand_over(old_number, new_number)
   if new.handlers.on_restore then new.handlers.on_restore(saved, old and old.handlers.version) end
 end
 
+-- Offloaded functions -------------------------------------------------------------------------------------------------
+
+-- What needs no worker.
+local everywhere = { log = true, generation = true, shared = true }
+
+-- `moonport` as an offloaded function finds it.
+local function moonport_without_worker(generation)
+  local moonport = make_moonport(generation)
+  for name, value in pairs(moonport) do
+    if type(value) == "function" and not everywhere[name] then
+      moonport[name] = function()
+        error(("moonport.%s cannot be called in an offloaded function, which runs on no worker"):format(name), 2)
+      end
+    end
+  end
+  moonport.worker = {}
+  return moonport
+end
+
+-- The one generation of a background thread's state, made for its first call.
+local function offloading_generation(number)
+  if generations[number] then return generations[number] end
+  local _, place = native.main(number)
+  local generation = {
+    number = number, loaded = {}, requiring = {}, listeners = {}, loading = false, arguments = native.arguments(),
+  }
+  generation.arguments[0] = place:sub(2)
+  generation.environment = make_environment(generation)
+  generation.loaded.moonport = moonport_without_worker(generation)
+  generations[number] = generation
+  return generation
+end
+
+-- Without the places and lines that are of this file.
+local function note_problem(problem)
+  local text = describe_problem(problem):gsub("^moonport:%d+: ", ""):gsub("\n\tmoonport:%d+:[^\n]*", "")
+  return (text:gsub("\n\t%(%.%.%.tail calls%.%.%.%)$", ""))
+end
+
+local function call_module(generation, name, ...)
+  local f = generation.environment.require(name)
+  if type(f) ~= "function" then
+    error(("module '%s' must return a function to be offloaded, not %s"):format(name, describe(f)), 0)
+  end
+  return f(...)
+end
+
+local function finish_offloaded(name, succeeded, ...)
+  if not succeeded then return (...) end
+  local packed, problem = pcall(native.offload_result, ...)
+  if not packed then return ("module '%s': %s"):format(name, problem) end
+end
+
+-- Makes one call; what went wrong, with its traceback, or nothing.
+local function offload(number, name, ...)
+  local generation = offloading_generation(number)
+  return finish_offloaded(name, xpcall(call_module, note_problem, generation, name, ...))
+end
+
 local function forget(number)
   generations[number] = nil
 end
@@ -758,4 +891,6 @@ local function encode(g, message)
   return bytes
 end
 
-return { load = load_generation, hand_over = hand_over, forget = forget, decode = decode, encode = encode }
+return {
+  load = load_generation, hand_over = hand_over, forget = forget, decode = decode, encode = encode, offload = offload,
+}

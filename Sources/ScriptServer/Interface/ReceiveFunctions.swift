@@ -25,6 +25,11 @@ extension Worker {
       // A client that does not take its answers is not asked for more questions.
       return unsafe waitToReceive(call, connection, request)
     }
+    if unsafe messagesLeft(connection, most: 1) <= 0 {
+      // The cutting holds it back, or ends it.
+      unsafe markReady(connection)
+      return unsafe waitToReceive(call, connection, request)
+    }
     if unsafe connection.pointee.flags.contains(.endOfStream) {
       // If this takes the last of what the client sent, its end is next, whatever the handler does then.
       unsafe markReady(connection)

@@ -111,6 +111,9 @@ package final class StandardOutput: Sendable {
   /// The process' own.
   package static let shared = StandardOutput()
 
+  /// Standard error, for the few lines that are not the log's.
+  static let errors = StandardOutput(descriptor: STDERR_FILENO)
+
   /// 100 ms, once per stall: a pager or a slow pipe usually catches up in that time; longer would stop a worker's
   /// clients.
   package static let patienceMilliseconds: CInt = 100
@@ -125,6 +128,12 @@ package final class StandardOutput: Sendable {
   /// Writes the bytes as they are and a line feed, in one piece as seen from other threads. When nobody reads (EPIPE),
   /// the disk is full (ENOSPC) or the reader is stuck, the line is counted and lost.
   package func write(line: UnsafeRawBufferPointer) { unsafe writer.write(line) }
+
+  /// Writes a line of the server's own.
+  func write(line: String) {
+    var line = line
+    line.withUTF8 { unsafe write(line: UnsafeRawBufferPointer($0)) }
+  }
 
   /// Lines lost since the start, whole or in part.
   package var lostLines: Int { writer.lostLines }

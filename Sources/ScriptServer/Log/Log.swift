@@ -37,11 +37,14 @@ package final class LogSink: Sendable {
     }
   }
 
-  /// Logs one event: the `label` and everything the line says but its time make it the same event as another.
-  func log(label: String, level: Logger.Level, message: String, metadata: Logger.Metadata, time: LogTime) {
+  /// Logs one event: the `label` and everything the line says but its time make it the same event as another; where there is a
+  /// `site`, only that and the place in the script do, since the rest may hold a client's id and words.
+  func log(
+    label: String, level: Logger.Level, message: String, metadata: Logger.Metadata, time: LogTime, site: LogSite? = nil
+  ) {
     var line = LogLine(format: format, level: level, message: message, time: time)
     line.add(metadata)
-    let hash = line.hash(label: label)
+    let hash = site?.hash(level, message) ?? line.hash(label: label)
     lock.withLock {
       var summaries: [RepeatTable.Summary] = []
       let isAdmitted = unsafe repeats.admit(
@@ -70,6 +73,30 @@ package final class LogSink: Sendable {
   }
 }
 
+/// The line of the server's own code that logs, by which its events are told apart: what it says of one client or another, and
+/// what a script says of their words, would make every line of a flood a new event.
+struct LogSite {
+  let file: String
+  let line: UInt
+
+  /// Equal for events of this line that have the same traceback, if any. Its functions and lines are the script's alone; the
+  /// message before it may be a client's.
+  func hash(_ level: Logger.Level, _ message: String) -> Int {
+    var hasher = Hasher()
+    hasher.combine(file)
+    hasher.combine(line)
+    hasher.combine(level)
+    let heading = Array("\nstack traceback:".utf8)
+    let text = Array(message.utf8)
+    let starts = text.indices.dropLast(heading.count - 1)
+    if let start = starts.last(where: { text[$0] == heading[0] && text[$0..<$0 + heading.count].elementsEqual(heading) }
+    ) {
+      hasher.combine(text[start...])
+    }
+    return hasher.finalize()
+  }
+}
+
 /// swift-log's door to a `LogSink`.
 package struct LineLogHandler: LogHandler {
   package var logLevel: Logger.Level
@@ -85,6 +112,9 @@ package struct LineLogHandler: LogHandler {
     self.sink = sink
   }
 
+  /// The source of what scripts log: their events are theirs to tell apart.
+  static let scriptSource = "script"
+
   package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
     get { metadata[key] }
     set { metadata[key] = newValue }
@@ -95,7 +125,9 @@ package struct LineLogHandler: LogHandler {
     if let provided = metadataProvider?.get() { fields.merge(provided) { _, new in new } }
     if let own = event.metadata { fields.merge(own) { _, new in new } }
     if let error = event.error { fields["cause"] = "\(error)" }
-    sink.log(label: label, level: event.level, message: "\(event.message)", metadata: fields, time: .now())
+    let site = event.source == Self.scriptSource ? nil : LogSite(file: event.file, line: event.line)
+    sink.log(
+      label: label, level: event.level, message: "\(event.message)", metadata: fields, time: .now(), site: site)
   }
 }
 

@@ -1,4 +1,5 @@
-// Finds the modules that a Lua source names in `require "name"`, so that they can be read together with the script.
+// Finds the modules that a Lua source names in `require "name"` and `moonport.offload("name", …)`, so that they can be read together
+// with the script.
 // It reads tokens and never runs anything; a name that is put together at run time is none of its business.
 
 /// A scanner over the bytes of one Lua source (Lua 5.4 manual, section 3.1, for comments, strings and names).
@@ -6,14 +7,18 @@ struct RequireScan {
   private let source: [UInt8]
   private var position = 0
 
+  /// The words that a module's name follows.
+  private enum Word { case require, offload, other }
+
   private enum Token: Equatable {
-    case name(isRequire: Bool)
+    case name(Word)
     /// A string literal; nil when it has escapes, which no module's name needs.
     case string(String?)
     case symbol(UInt8)
   }
 
-  /// The names in `require "x"`, `require("x")` and `pcall(require, "x")`, each once, in the order they appear.
+  /// The names in `require "x"`, `require("x")`, `pcall(require, "x")`, and the same with `offload`, each once, in the order
+  /// they appear.
   ///
   /// A name found too many only costs reading one file; one that is missed is read when the script asks for it.
   static func names(in source: [UInt8]) -> [String] {
@@ -33,14 +38,16 @@ struct RequireScan {
       // `loader.require "x"` and `loader:require "x"` are other functions.
       let isMember = previous == .symbol(UInt8(ascii: ".")) || previous == .symbol(UInt8(ascii: ":"))
       previous = current
-      guard current == .name(isRequire: true), !isMember, let name = argument(&token) else { continue }
+      guard case .name(let word) = current, word == .offload || word == .require && !isMember,
+        let name = argument(&token, of: word)
+      else { continue }
       if seen.insert(name).inserted { names.append(name) }
     }
     return names
   }
 
-  /// The literal after the word `require`; `token` moves on past what was looked at.
-  private mutating func argument(_ token: inout Token?) -> String? {
+  /// The literal after the word; `token` moves on past what was looked at.
+  private mutating func argument(_ token: inout Token?, of word: Word) -> String? {
     switch token {
     case .string(let name):
       return name
@@ -53,6 +60,7 @@ struct RequireScan {
       guard case .string(let name) = token else { return nil }
       token = next()
       // `require("a" .. b)` names no module yet.
+      if token == .symbol(UInt8(ascii: ",")), word == .offload { return name }
       return token == .symbol(UInt8(ascii: ")")) ? name : nil
     default:
       return nil
@@ -92,11 +100,13 @@ struct RequireScan {
     }
   }
 
-  /// A name, a keyword or a number: all that matters is whether it is the word `require`.
+  /// A name, a keyword or a number: all that matters is whether it is one of two words.
   private mutating func word() -> Token {
     let start = position
     while let byte = byte(at: position), Self.isNameByte(byte) { position += 1 }
-    return .name(isRequire: source[start..<position].elementsEqual("require".utf8))
+    let word = source[start..<position]
+    if word.elementsEqual("require".utf8) { return .name(.require) }
+    return .name(word.elementsEqual("offload".utf8) ? .offload : .other)
   }
 
   private mutating func skipComment() {

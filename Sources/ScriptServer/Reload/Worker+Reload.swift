@@ -139,6 +139,7 @@ extension Worker {
     for key in table.keys() {
       guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
       unsafe listenOrHold(connection)
+      unsafe startRate(connection)
       let entry = unsafe listeners[Int(connection.pointee.listener)]
       let codec = entry.codec
       // A removed listener's codec went with its generation; its connections hold on to theirs.

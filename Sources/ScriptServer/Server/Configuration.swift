@@ -16,6 +16,12 @@ package struct Configuration: Sendable {
   package var listenOverride: String?
   /// Worker threads, 1 to `ConnectionID.workersMax`.
   package var workers = 1
+  /// Background threads for offloaded functions, at least 1.
+  package var offloadThreads = 1
+  /// The user to become once the addresses are bound; nil to stay.
+  package var userName: String?
+  /// Clients of all listeners together; 0 = as many as there are descriptors for.
+  package var connectionsMax = 0
   /// Reload when a file of the script changes.
   package var watch = false
   /// Hand lines of standard input to `on_console`.

@@ -156,6 +156,7 @@ extension ControlThread {
     status.processID = getpid()
     status.workers = workers.map { workerStatus($0) }
     status.listeners = listeners.values.sorted { $0.index < $1.index }.map { listenerStatus($0) }
+    status.offload = context.offload?.currentStatus ?? OffloadStatus()
     status.dictionaries = context.dictionaries.figures
     status.connections = status.workers.reduce(0) { $0 + $1.connections }
     status.messagesIn = status.workers.reduce(0) { $0 + $1.messagesIn }

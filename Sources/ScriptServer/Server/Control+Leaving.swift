@@ -16,9 +16,21 @@ struct LeavingState {
   var isDone = false
   /// Admin clients that asked for the end and wait for it.
   var clients: [HandleKey] = []
+  /// Clients that were still there when the drain's time was up.
+  var clientsCut = 0
+  /// 0 when all could finish.
   var exitStatus: Int32 = 0
 
   var isLeaving: Bool { isDraining || isStopping }
+
+  /// What whoever asked for the end is told.
+  var report: String {
+    switch clientsCut {
+    case 0: "the server has ended"
+    case 1: "the server has ended; 1 client was cut off"
+    default: "the server has ended; \(clientsCut) clients were cut off"
+    }
+  }
 }
 
 extension ControlThread {
@@ -54,7 +66,13 @@ extension ControlThread {
     if leaving.isStopping { return }
     let clock = CompletionPort.clock()
     let clients = context.clientDescriptors.load(ordering: .relaxed)
-    if clients == 0 || clock >= leaving.drainUntil { return stop(reason: "drain") }
+    if clients == 0 { return stop(reason: "drain") }
+    if clock >= leaving.drainUntil {
+      log.warning("the time to drain is up: clients are cut off", metadata: ["clients": "\(clients)"])
+      leaving.clientsCut = clients
+      leaving.exitStatus = ExitStatus.cut
+      return stop(reason: "drain")
+    }
     let next = min(clock + Self.drainTickNanoseconds, leaving.drainUntil)
     _ = deadlines.schedule(at: next, payload: ControlDeadline.drainTick.rawValue)
   }
@@ -83,6 +101,14 @@ extension ControlThread {
   func forceEnd() {
     log.critical("a worker did not end: a handler keeps it busy; ending the process")
     admin?.close()
-    exit(1)
+    exit(ExitStatus.cut)
   }
+}
+
+/// The exit statuses of a server beside 0.
+enum ExitStatus {
+  /// It could not start, or failed.
+  static let failure: Int32 = 1
+  /// It ended as it was told to, but clients or handlers had not finished in their time and were cut off.
+  static let cut: Int32 = 3
 }

@@ -16,6 +16,8 @@ struct ServedListener {
   var settings: ListenerSettings
   /// Clients by the hash of their address, where the script caps those.
   var perAddress: [UInt64: Int] = [:]
+  /// When clients of each address came, where the script limits that.
+  var rates: AddressRates?
   var isAccepting = false
 }
 
@@ -30,6 +32,11 @@ struct BoundPlan: Sendable {
 extension ControlThread {
   /// Descriptors kept free for what is not a client: admin clients, files of a reload, the log, what scripts open.
   private static let reservedDescriptors = 16
+  /// After how long a silence a client is asked whether it is still there, so that one whose machine or network is gone does
+  /// not keep its slot for ever: often enough for that, too seldom to cost anything.
+  private static let keepAliveSeconds: Int32 = 300
+  /// The first port that every user may listen on, where the system has not moved it. ip(7), ip_unprivileged_port_start
+  private static let openPortsFrom: UInt16 = 1024
   /// The most addresses that one server listens on over its life; their indexes are never given to another.
   private static let listenersMax = 4096
 
@@ -76,19 +83,36 @@ extension ControlThread {
 
   private func open(_ settings: ListenerSettings, _ index: UInt16) throws(ServerFailure) -> HandleKey {
     let place = settings.place.isEmpty ? "--listen" : settings.place
+    let address: SocketAddress
+    do throws(SocketAddressError) {
+      address = try SocketAddress(parsing: settings.address)
+    } catch {
+      throw .script("\(place): \(error)")
+    }
     do {
-      let address = try SocketAddress(parsing: settings.address)
-      let listener = try Listener.open(address, backlog: settings.backlog)
+      let listener = try listener(at: address, backlog: settings.backlog)
       let bound = listener.address
       let key = try port.associate(listener.take(), as: .listener)
       listeners[key] = ServedListener(
         index: index, declared: settings.address, bound: bound, key: key, counters: listenerCounters[index]!,
         settings: settings)
       return key
-    } catch let error as SocketAddressError {
-      throw .script("\(place): \(error)")
     } catch {
-      throw .script("\(place): cannot listen on \(settings.address): \(error)")
+      var problem = "\(place): cannot listen on \(settings.address): \(error)"
+      if let user, user.isFinal, (1..<Self.openPortsFrom).contains(address.port ?? 0) {
+        problem += "; the server has become \(user.name) (--user): an address that only root may have needs a restart"
+      }
+      throw .script(problem)
+    }
+  }
+
+  /// Opens one address: as root, where `--user` began as that and still may, but for a socket file, which is to be the user's own.
+  private func listener(at address: SocketAddress, backlog: Int32) throws -> Listener {
+    guard let user, !address.isUnix else {
+      return try Listener.open(address, backlog: backlog, keepAliveSeconds: Self.keepAliveSeconds)
+    }
+    return try user.asRoot {
+      try Listener.open(address, backlog: backlog, keepAliveSeconds: Self.keepAliveSeconds)
     }
   }
 
@@ -98,6 +122,11 @@ extension ControlThread {
     for (offset, index) in bound.indexes.enumerated() {
       guard let key = listeners.first(where: { $0.value.index == index })?.key else { continue }
       listeners[key]?.settings = plan[offset]
+      if plan[offset].connectionRate == nil {
+        listeners[key]?.rates = nil
+      } else if listeners[key]?.rates == nil {
+        listeners[key]?.rates = AddressRates()
+      }
       startAccepting(key)
     }
     computeDescriptorLimit()
@@ -140,16 +169,34 @@ extension ControlThread {
     if settings.connectionsMax > 0, open >= settings.connectionsMax {
       return turnAway(descriptor, listener, "max_connections")
     }
+    let serverMax = configuration.connectionsMax
+    if serverMax > 0, context.clientDescriptors.load(ordering: .relaxed) >= serverMax {
+      return turnAway(descriptor, listener, "--max-connections")
+    }
     var peerHash: UInt64 = 0
-    if settings.connectionsPerAddressMax > 0 {
-      let host = (try? SocketAddress.peer(of: descriptor))?.host ?? ""
-      peerHash = ContentHash.of(Array(host.utf8)) | 1
+    if settings.connectionsPerAddressMax > 0 || settings.connectionRate != nil {
+      peerHash = Self.addressHash(of: descriptor)
+    }
+    if let rate = settings.connectionRate, listener.rates?.take(peerHash, rate, now: now) == false {
+      return turnAway(descriptor, listener, "connection_rate")
+    }
+    if settings.connectionsPerAddressMax == 0 {
+      peerHash = 0
+    } else {
       let count = listeners[listener.key]?.perAddress[peerHash, default: 0] ?? 0
       if count >= settings.connectionsPerAddressMax { return turnAway(descriptor, listener, "max_connections_per_ip") }
       listeners[listener.key]?.perAddress[peerHash] = count + 1
     }
     counters.open.add(1, ordering: .relaxed)
     place(AcceptedClient(descriptor: descriptor, listener: listener.index, peerHash: peerHash))
+  }
+
+  /// A client's address as one number, never 0, that nobody outside can foresee. The last 64 bits of an IPv6 address do not
+  /// count: a single host has all of them. Clients of Unix sockets, and those that have reset already, share one.
+  private static func addressHash(of descriptor: Int32) -> UInt64 {
+    var hasher = Hasher()
+    (try? SocketAddress.peer(of: descriptor))?.hashHost(into: &hasher)
+    return UInt64(bitPattern: Int64(hasher.finalize())) | 1
   }
 
   /// Over a cap: accepted and closed at once, counted.

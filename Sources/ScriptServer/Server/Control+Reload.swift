@@ -75,7 +75,11 @@ extension ControlThread {
     let job = ReloadJob(
       control: self, number: reloads.numbers, configuration: configuration,
       earlier: request.source == .previous ? reloads.previous : nil)
-    _ = Thread.start(name: "reload") { job.run() }
+    if Thread.startIfPossible(name: "reload", { job.run() }) == nil {
+      reloads.running = nil
+      refuse(request, "the system has no room for another thread: the reload was not begun")
+      log.error("a reload was not begun: the system has no room for another thread")
+    }
   }
 
   private func refuse(_ request: ReloadRequest, _ reason: String) {
@@ -92,6 +96,8 @@ extension ControlThread {
       reloads.previous = reloads.current
       reloads.current = snapshot
       reloads.liveAt = reloads.lastAt
+      // Suspended handlers of the previous generation may still offload.
+      context.offload?.retire(olderThan: reloads.previous?.number ?? snapshot.number)
       context.generation.store(snapshot.number, ordering: .relaxed)
       status.text = "generation \(snapshot.number) (\(snapshot.hash)) is live"
       log.info("\(status.text)")
@@ -144,6 +150,7 @@ extension ControlThread {
     }
     let number = context.generation.load(ordering: .relaxed)
     for worker in workers { worker.mailbox.post(.endOlder(than: number)) }
+    context.offload?.retire(olderThan: number)
   }
 }
 

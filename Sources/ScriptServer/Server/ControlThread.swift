@@ -36,10 +36,13 @@ final class ControlThread: @unchecked Sendable {
   var watcher: WatchedSnapshot?
   var leaving = LeavingState()
   var now: UInt64 = 0
+  /// Whom this process becomes; nil when it stays who it is.
+  let user: UserChange?
 
   /// Reads and tries the script, binds its addresses, and starts the workers; throws what went wrong, in words.
   init(_ configuration: Configuration) throws {
     self.configuration = configuration
+    user = try configuration.userName.map { name throws(ServerFailure) in try UserChange(to: name) }
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
     log = Logger(label: "moonport")
@@ -47,7 +50,8 @@ final class ControlThread: @unchecked Sendable {
     unsafe adminPool.initialize(to: BufferPool())
     context = ServerContext(configuration, log: log, isScratch: false)
     workers = try (0..<configuration.workers).map { [context] in try Worker(index: $0, server: context) }
-    context.begin(workers: workers, control: mailbox)
+    let offload = OffloadPool(configuration, log: log, dictionaries: context.dictionaries, control: mailbox)
+    context.begin(workers: workers, control: mailbox, offload: offload)
   }
 
   deinit {
@@ -61,6 +65,7 @@ final class ControlThread: @unchecked Sendable {
     let plan = try ScratchRun.plan(snapshot, configuration)
     let bound = try bind(plan)
     try openAdmin()
+    try user?.giveUp()
     SignalThread.start(mailbox)
     for worker in workers {
       threads.append(Thread.start(name: "worker \(worker.index + 1)") { worker.run() })
@@ -132,8 +137,7 @@ final class ControlThread: @unchecked Sendable {
   /// Says on standard error where clients are served.
   private func announce() {
     for listener in listeners.values.sorted(by: { $0.index < $1.index }) {
-      var line = "listening on \(listener.bound)\n"
-      line.withUTF8 { _ = unsafe write(STDERR_FILENO, $0.baseAddress, $0.count) }
+      StandardOutput.errors.write(line: "listening on \(listener.bound)")
     }
   }
 
@@ -142,8 +146,9 @@ final class ControlThread: @unchecked Sendable {
     closeListeners()
     for worker in workers { worker.mailbox.post(.stop(reason: "stop")) }
     for thread in threads { thread.join() }
+    context.offload?.end()
     admin?.close()
-    for client in leaving.clients { answer(client, AdminReply(status: 0, text: "the server has ended")) }
+    for client in leaving.clients { answer(client, AdminReply(status: 0, text: leaving.report)) }
     for client in adminClients.keys { closeAdminClient(client) }
     context.end()
   }

@@ -6,19 +6,20 @@ import Logging
 
 /// A whole server.
 package enum Server {
-  /// Serves until it is told to end. Prints its own errors; returns the exit status: 0 when it ended as asked, 1 for failure.
+  /// Serves until it is told to end. Prints its own errors; returns the exit status: 0 when it ended as asked, else one of
+  /// `ExitStatus`.
   package static func run(_ configuration: Configuration) -> Int32 {
     let sink = bootstrapLog(
       level: Logger.Level(rawValue: configuration.logLevel) ?? .info, format: configuration.logFormat)
     defer { sink.flush() }
     SignalThread.blockHandled()
+    SignalThread.ignoreOthers()
     raiseDescriptorLimit()
     do {
       return try ControlThread(configuration).run()
     } catch {
-      var text = "moonport: \(error)\n"
-      text.withUTF8 { _ = unsafe write(STDERR_FILENO, $0.baseAddress, $0.count) }
-      return 1
+      StandardOutput.errors.write(line: "moonport: \(error)")
+      return ExitStatus.failure
     }
   }
 

@@ -11,13 +11,15 @@ final class ServerContext: @unchecked Sendable {
   let log: Logger
   let rooms = RoomDirectory()
   let channels = ChannelDirectory()
-  let dictionaries = SharedDirectory()
+  let dictionaries: SharedDirectory
   /// True for the state in which a script is only tried: it reaches nobody and prints nothing.
   let isScratch: Bool
   /// How many workers there are, or will be.
   let workerCount: Int
   /// Set once, before any worker's thread starts.
   private(set) var workers: [Worker] = []
+  /// The background threads; nil in a scratch context. Set once, before any worker's thread starts.
+  private(set) var offload: OffloadPool?
   /// Number of the live generation.
   let generation = Atomic<Int>(0)
   /// Client sockets of all workers, closing ones included.
@@ -35,16 +37,20 @@ final class ServerContext: @unchecked Sendable {
   /// Set once, before any worker's thread starts; nil in a scratch context.
   private var control: Mailbox<ControlMessage>?
 
-  init(_ configuration: Configuration, log: Logger, isScratch: Bool) {
+  init(
+    _ configuration: Configuration, log: Logger, isScratch: Bool, dictionaries: SharedDirectory = SharedDirectory()
+  ) {
     self.configuration = configuration
     self.log = log
     self.isScratch = isScratch
+    self.dictionaries = dictionaries
     workerCount = configuration.workers
   }
 
-  /// Enters the workers and the control thread's mailbox, before any of their threads starts.
-  func begin(workers: [Worker], control: Mailbox<ControlMessage>) {
+  /// Enters the workers, the background threads and the control thread's mailbox, before any of their threads starts.
+  func begin(workers: [Worker], control: Mailbox<ControlMessage>, offload: OffloadPool? = nil) {
     self.workers = workers
+    self.offload = offload
     self.control = control
   }
 

@@ -8,12 +8,19 @@ enum SignalThread {
   /// End in order, end in order, reload.
   private static let handled = [SIGTERM, SIGINT, SIGHUP]
 
+  /// What would end the server by default, and means nothing to it: somebody's mistake, or a limit on a file's size, which a
+  /// write then reports (EFBIG). SIGPIPE is the log's business.
+  private static let ignored = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ]
+
   private static var set: sigset_t {
     var set = sigset_t()
     unsafe sigemptyset(&set)
     for signal in handled { unsafe sigaddset(&set, signal) }
     return set
   }
+
+  /// Ignores what is ignored; before any thread starts.
+  static func ignoreOthers() { for number in ignored { _ = signal(number, SIG_IGN) } }
 
   /// Blocks them in the calling thread and all that it starts later.
   static func blockHandled() {

@@ -16,8 +16,8 @@ struct EntryTable: ~Copyable {
 
   /// The addresses of the parts' arrays, 0 while a part is empty.
   private let parts: UnsafeMutablePointer<Atomic<UInt>>
-  /// Entries in the table.
-  private(set) var count = 0
+  /// How many entries there are. Behind a pointer, as all that changes, since readers have the table itself.
+  private let counted: UnsafeMutablePointer<Int>
 
   /// What an array of places begins with. The first field never changes; the others are the writer's.
   private struct Head {
@@ -32,6 +32,8 @@ struct EntryTable: ~Copyable {
   private static let removed: UInt = 1
 
   init() {
+    unsafe counted = .allocate(capacity: 1)
+    unsafe counted.initialize(to: 0)
     unsafe parts = .allocate(capacity: 1 << Self.partBits)
     for index in 0..<1 << Self.partBits { unsafe (parts + index).initialize(to: Atomic(0)) }
   }
@@ -40,7 +42,11 @@ struct EntryTable: ~Copyable {
     for index in 0..<1 << Self.partBits { unsafe free(Self.array((parts + index).pointee.load(ordering: .relaxed))) }
     unsafe parts.deinitialize(count: 1 << Self.partBits)
     unsafe parts.deallocate()
+    unsafe counted.deallocate()
   }
+
+  /// Entries in the table.
+  var count: Int { unsafe counted.pointee }
 
   private static func array(_ address: UInt) -> UnsafeMutablePointer<Head>? {
     unsafe UnsafeMutablePointer(bitPattern: address)
@@ -91,10 +97,10 @@ struct EntryTable: ~Copyable {
 
   /// Adds an entry whose key is not in the table. Returns the array that was replaced by a larger one, to be freed by `free` when
   /// no reader can have it any more.
-  mutating func insert(_ entry: EntryPointer) -> UnsafeMutableRawPointer? {
+  func insert(_ entry: EntryPointer) -> UnsafeMutableRawPointer? {
     let part = unsafe parts + Self.part(unsafe entry.pointee.hash)
     let old = unsafe part.pointee.load(ordering: .relaxed)
-    count += 1
+    unsafe counted.pointee += 1
     // At most two thirds taken, so that a search is short and ends.
     if let array = unsafe Self.array(old), unsafe 3 * (array.pointee.taken + 1) <= 2 * Int(array.pointee.mask + 1) {
       unsafe Self.put(entry, in: array)
@@ -107,7 +113,7 @@ struct EntryTable: ~Copyable {
   }
 
   /// Takes an entry out.
-  mutating func remove(_ entry: EntryPointer) {
+  func remove(_ entry: EntryPointer) {
     guard let (_, place) = unsafe search(entry.pointee.hash, entry.key) else {
       preconditionFailure("an entry that is not in its table")
     }
@@ -115,7 +121,7 @@ struct EntryTable: ~Copyable {
     if let array = unsafe Self.array((parts + Self.part(unsafe entry.pointee.hash)).pointee.load(ordering: .relaxed)) {
       unsafe array.pointee.live -= 1
     }
-    count -= 1
+    unsafe counted.pointee -= 1
   }
 
   /// Puts an entry into the first place that has none.
@@ -163,7 +169,7 @@ struct EntryTable: ~Copyable {
   }
 
   /// Empties the table. Calls `entryGone` with each entry and `arrayGone` with each array: they are to be freed later.
-  mutating func removeAll(_ entryGone: (EntryPointer) -> Void, _ arrayGone: (UnsafeMutableRawPointer) -> Void) {
+  func removeAll(_ entryGone: (EntryPointer) -> Void, _ arrayGone: (UnsafeMutableRawPointer) -> Void) {
     for index in 0..<1 << Self.partBits {
       let part = unsafe parts + index
       guard let array = unsafe Self.array(part.pointee.load(ordering: .relaxed)) else { continue }
@@ -171,6 +177,6 @@ struct EntryTable: ~Copyable {
       unsafe Self.each(array, entryGone)
       unsafe arrayGone(UnsafeMutableRawPointer(array))
     }
-    count = 0
+    unsafe counted.pointee = 0
   }
 }

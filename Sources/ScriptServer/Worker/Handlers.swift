@@ -54,6 +54,8 @@ struct ListenerSettings: Sendable {
   var handlers = 0
   var connectionsMax = 0
   var connectionsPerAddressMax = 0
+  /// New connections of one address; nil = as many as come.
+  var connectionRate: Rate?
   var backlog: Int32 = 4096
   var limits = ConnectionLimits()
 
@@ -68,4 +70,8 @@ struct ConnectionLimits: Sendable {
   /// A message begun must be complete within this long; 0 = no bound. In nanoseconds.
   var messageNanoseconds: UInt64 = 0
   var output = OutputLimit()
+  /// Messages of one connection; nil = as many as come.
+  var messages: Rate?
+  /// Whether more messages than that end the connection, instead of waiting in the kernel until it is their time.
+  var closesOverRate = false
 }

@@ -9,6 +9,9 @@ import Synchronization
 extension Worker {
   /// How long a closed connection may take to accept what is still queued for it, without any progress.
   private static let flushNanoseconds: UInt64 = 10_000_000_000
+  /// How long it may take in all, so that nobody who reads a byte now and then keeps its output for ever: the default limit of
+  /// output, 8 MiB, at a slow line's 70 kB/s.
+  private static let flushNanosecondsMax: UInt64 = 120_000_000_000
   /// How long a client may go on sending after we ended our side: long enough for a round trip around the world and back,
   /// short enough that a client that never ends costs little.
   private static let lingerNanoseconds: UInt64 = 2_000_000_000
@@ -25,9 +28,8 @@ extension Worker {
     guard unsafe connection.pointee.isUsable else { return }
     let piped = unsafe endPipe(of: connection, reason, keepsHeld: true)
     unsafe leave(connection, reason)
-    unsafe connection.pointee.phase = .flushing
+    unsafe beginFlushing(connection)
     unsafe connection.pointee.decoder.reset()
-    unsafe schedule(connection, at: now + Self.flushNanoseconds)
     unsafe markDirty(connection)
     if let piped = unsafe piped { unsafe close(piped, reason) }
     // While its bytes are being cut, the cutting does the rest when it notices.
@@ -54,6 +56,10 @@ extension Worker {
   func conclude(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.flags.contains(.piped) { return }
     guard unsafe connection.pointee.output.isEmpty, unsafe !connection.pointee.flags.contains(.writing) else {
+      // Nobody is left who could add to it: it has as long as after any close.
+      if unsafe connection.pointee.phase == .ending && connection.pointee.activeTasks == 0 {
+        unsafe beginFlushing(connection)
+      }
       return unsafe markDirty(connection)
     }
     switch unsafe connection.pointee.phase {
@@ -69,9 +75,15 @@ extension Worker {
     }
   }
 
-  /// Progress while flushing: the bound counts from here.
+  private func beginFlushing(_ connection: UnsafeMutablePointer<Connection>) {
+    unsafe connection.pointee.phase = .flushing
+    unsafe connection.pointee.flushUntil = now + Self.flushNanosecondsMax
+    unsafe extendFlushing(connection)
+  }
+
+  /// Progress while flushing: the bound counts from here, within the bound of all of it.
   func extendFlushing(_ connection: UnsafeMutablePointer<Connection>) {
-    unsafe schedule(connection, at: now + Self.flushNanoseconds)
+    unsafe schedule(connection, at: min(now + Self.flushNanoseconds, connection.pointee.flushUntil))
   }
 
   // MARK: Ending at once
@@ -121,6 +133,7 @@ extension Worker {
   func leave(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     unsafe wakeReceiver(connection, .closed)
     guard unsafe connection.pointee.phase == .open else { return }
+    count(reason)
     unsafe table.leaveOpen(connection)
     unsafe rooms.leaveAll(connection)
     let own = unsafe connection.pointee.handlers
@@ -136,6 +149,16 @@ extension Worker {
         handlers: ClosedHandlers(listener: connection.pointee.listener, own: own), reason: reason,
         connection: connection.pointee.key))
     unsafe connection.pointee.object = .none
+  }
+
+  /// Counts an end that a limit caused, by the option that set it.
+  private func count(_ reason: CloseReason) {
+    switch reason {
+    case .overflow: server.refused("output_limit")
+    case .tooLong: server.refused("max_length")
+    case .messageRate: server.refused("message_rate")
+    case .peer, .timeout, .reset, .error, .shutdown, .script: break
+    }
   }
 
   /// Has the suspended `receive` of a connection return.
@@ -164,7 +187,9 @@ extension Worker {
   private func nextOpenDeadline(_ connection: UnsafeMutablePointer<Connection>) -> UInt64 {
     let limits = unsafe listeners[Int(connection.pointee.listener)].limits
     var next = UInt64.max
-    if limits.idleNanoseconds > 0 { next = unsafe lastActive(connection) &+ limits.idleNanoseconds }
+    let isHeld = unsafe connection.pointee.flags.contains(.rateHeld)
+    if isHeld { next = unsafe holdEnd(connection) }
+    if limits.idleNanoseconds > 0, !isHeld { next = unsafe lastActive(connection) &+ limits.idleNanoseconds }
     if limits.messageNanoseconds > 0, unsafe connection.pointee.messageBegunAt > 0 {
       next = unsafe min(next, connection.pointee.messageBegunAt &+ limits.messageNanoseconds)
     }
@@ -194,13 +219,18 @@ extension Worker {
   }
 
   private func openDeadlinePassed(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.flags.contains(.rateHeld), unsafe holdEnd(connection) <= now {
+      unsafe release(held: connection)
+    }
     let next = unsafe nextOpenDeadline(connection)
     if next > now { return unsafe next == .max ? () : schedule(connection, at: next) }
-    let limits = unsafe listeners[Int(connection.pointee.listener)].limits.output
-    let overSoft = unsafe connection.pointee.flags.contains(.overSoft) && limits.policy == .close
-    if overSoft, unsafe connection.pointee.softSince &+ UInt64(limits.softSeconds * 1e9) <= now {
+    let limits = unsafe listeners[Int(connection.pointee.listener)].limits
+    let overSoft = unsafe connection.pointee.flags.contains(.overSoft) && limits.output.policy == .close
+    if overSoft, unsafe connection.pointee.softSince &+ UInt64(limits.output.softSeconds * 1e9) <= now {
       unsafe lost(connection, .overflow)
     } else {
+      let isIdle = unsafe limits.idleNanoseconds > 0 && lastActive(connection) &+ limits.idleNanoseconds <= now
+      server.refused(isIdle ? "idle_timeout" : "message_timeout")
       unsafe close(connection, .timeout)
     }
   }

@@ -102,6 +102,7 @@ extension Worker {
     codecs.retain(entry.codec)
     unsafe connection.pointee.openedAt = now
     unsafe connection.pointee.lastMessageAt = now
+    unsafe startRate(connection)
     unsafe connection.pointee.object = unsafe lua.makeConnection(
       id: id(of: connection).rawValue, peer: names.peer, address: names.address)
     guard unsafe connection.pointee.object.exists else {
@@ -227,6 +228,7 @@ extension Worker {
   /// Closes every connection; the worker ends once they are gone, or after a second.
   private func beginStop(_ reason: String) {
     closeAll(outgoing: false)
+    isStopping = true
     callStop(reason)
     // What handlers have said to others at the end is said; then these go, too.
     closeAll(outgoing: true)

@@ -77,7 +77,7 @@ extension Worker {
     cutting = unsafe CuttingView(
       key: key, bytes: keepsSome ? connection.pointee.inbound.bytes : arrived, offset: 0, isInbound: keepsSome)
     unsafe connection.pointee.flags.insert(.cutting)
-    var left = Self.messagesPerTurnMax
+    var left = unsafe messagesLeft(connection, most: Self.messagesPerTurnMax)
     while unsafe cutNext(connection, key, &left) {}
     let view = cutting
     cutting = CuttingView()
@@ -96,14 +96,13 @@ extension Worker {
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
     if unsafe connection.pointee.flags.contains(.piped) { return false }
-    if unsafe connection.pointee.receiver != .none, unsafe !connection.pointee.flags.contains(.outputPaused) {
+    if unsafe connection.pointee.receiver != .none, unsafe connection.pointee.flags.isDisjoint(with: .starved) {
+      left = unsafe messagesLeft(connection, most: left)
+      if left <= 0 { return unsafe outOfMessages(connection) }
       return unsafe feedReceiver(connection)
     }
     if unsafe !connection.pointee.flags.isDisjoint(with: .holdsMessages) { return false }
-    if left == 0 {
-      unsafe markReady(connection)
-      return false
-    }
+    if left <= 0 { return unsafe outOfMessages(connection) }
     left -= 1
     switch unsafe take(connection, .message) {
     case .bytes(let bytes): unsafe startMessages(connection, bytes, &left)
@@ -371,9 +370,13 @@ extension Worker {
     let flags = unsafe connection.pointee.flags
     if !flags.isDisjoint(with: [.reading, .endOfStream, .piped]) { return }
     if unsafe connection.pointee.phase == .open {
-      if !flags.isDisjoint(with: [.scriptPaused, .outputPaused, .ready]) { return }
+      if !flags.isDisjoint(with: [.scriptPaused, .outputPaused, .rateHeld, .ready]) { return }
       let receives = unsafe connection.pointee.receiver != .none
-      if !flags.isDisjoint(with: [.busy, .unheard]), !receives, unsafe connection.pointee.inbound.count >= Self.backlogBytesMax { return }
+      if !flags.isDisjoint(with: [.busy, .unheard]), !receives,
+        unsafe connection.pointee.inbound.count >= Self.backlogBytesMax
+      {
+        return
+      }
     }
     unsafe connection.pointee.flags.insert(.reading)
     if case .failed = unsafe port.submit(.read, on: connection.pointee.key) { unsafe lost(connection, .reset) }

@@ -14,6 +14,8 @@ struct WaitTicket: Equatable, Sendable {
 enum AnswerSource {
   /// Another thread, which may answer late: nothing is undone.
   case elsewhere
+  /// A background thread, which need not begin any more.
+  case offload(OffloadJob)
   /// A connection that is being made, which is given up.
   case connect(ConnectNumber)
   /// The end of a pipe, which goes on by itself.
@@ -31,6 +33,8 @@ enum WaitAnswer: Sendable {
   case object(LuaReference)
   /// A value kept in the worker's Lua state for this answer alone, which gives it back.
   case given(LuaReference)
+  /// Any number of results, from another state.
+  case plain(PlainData)
   /// `nil` and a stable reason.
   case fails(StaticString)
   /// `nil`, a stable reason, and how far it had come.
@@ -69,8 +73,12 @@ extension Worker {
   /// then ended where it waits, or it would hold the worker for good.
   private static let refusedWaitsMax: UInt16 = 1000
 
-  /// Answers a wait of the running task if that was told to end; false if it was not.
+  /// Answers a wait of the running task if that was told to end, or the worker ends; false if it was not.
   func refuseWaitIfEnding(_ call: HostCall) -> Bool {
+    if isStopping {
+      unsafe call.raises(.text("the server is ending: nothing can wait any more"))
+      return true
+    }
     guard let task = running, task.token != .none, tasks[task.token].ending != .none else { return false }
     tasks[task.token].refusedWaits += 1
     if tasks[task.token].refusedWaits > Self.refusedWaitsMax {
@@ -95,6 +103,7 @@ extension Worker {
   func stopWaiting(_ token: TaskToken, for source: AnswerSource) {
     switch source {
     case .elsewhere: break
+    case .offload(let job): server.offload?.abandon(job)
     case .connect(let number): abandonConnect(number)
     case .pipe(let index):
       // A reload leaves the bytes alone; a script that cancels means them.
@@ -138,6 +147,7 @@ extension Worker {
     case .raises(var message): message.withUTF8 { unsafe resume(token, raising: .bytes(UnsafeRawBufferPointer($0))) }
     case .integers(let first, let second): unsafe resume(token, .integer(first), .integer(second))
     case .texts(let texts): unsafe resume(token, textList(texts))
+    case .plain(let data): unsafe data.withValue { unsafe resume(token, $0) }
     case .object(let reference): unsafe resume(token, .reference(reference))
     case .given(let reference): unsafe resume(token, .given(reference))
     }

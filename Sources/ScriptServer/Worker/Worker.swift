@@ -68,7 +68,11 @@ final class Worker: @unchecked Sendable {
   var inbox: [WorkerMessage] = []
   var inboxNext = 0
   let scratch = Scratch()
+  /// What an offloaded function has returned, in the state of a background thread.
+  var offloadResult: PlainData?
   var now: UInt64 = 0
+  /// on_stop runs or has run: what waits now would wait for ever.
+  var isStopping = false
   var isEnding = false
 
   /// Makes a worker with its own port and Lua state; `throws` what the system refused.
@@ -259,7 +263,7 @@ enum WakeResult {
 
 /// Why a connection ended, as `on_close` gets it.
 enum CloseReason {
-  case peer, timeout, overflow, tooLong, reset, error, shutdown
+  case peer, timeout, overflow, tooLong, messageRate, reset, error, shutdown
   /// The script's own word; "script" where it gave none.
   case script(String)
 
@@ -269,6 +273,7 @@ enum CloseReason {
     case .timeout: "timeout"
     case .overflow: "overflow"
     case .tooLong: "too long"
+    case .messageRate: "message rate"
     case .reset: "reset"
     case .error: "error"
     case .shutdown: "shutdown"
