@@ -10,7 +10,7 @@ import threading
 import time
 
 pid, folder, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".build", "release", "moonport")
+program = os.environ["MOONPORT_EXECUTABLE"]
 admin = os.path.join(folder, "admin.sock")
 stop = threading.Event()
 lock = threading.Lock()

@@ -145,13 +145,13 @@ static void begin(mp_watch *watch, uint64_t run, uint64_t now) {
   watch->first_seen = watch->last_seen = now;
 }
 
-// Reports a run that has been stuck long enough; its place should be known by then, but is not waited for much longer.
+// Reports a run that has been stuck long enough. Its place is waited for: on a busy machine the thread comes late to the signal.
 static void report(mp_watch *watch, bool is_over, uint64_t now) {
   uint64_t threshold = is_over ? stuck_ns : blocked_ns;
   bool is_known = __atomic_load_n(&watch->place_run, __ATOMIC_ACQUIRE) == watch->run;
-  if (watch->report == NULL || watch->stuck_for < (is_known ? threshold : threshold + 4 * stuck_ns)) return;
   const char *place = is_known ? watch->place : "";
-  if (!watch->is_reported) {
+  if (watch->report == NULL) return;
+  if (!watch->is_reported && watch->stuck_for >= (is_known ? threshold : threshold + blocked_ns)) {
     watch->is_reported = true;
     watch->report(watch->context, MP_STUCK, place, now - watch->first_seen);
   }

@@ -29,8 +29,24 @@ public struct Listener: ~Copyable {
   /// - Parameters:
   ///   - backlog: connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
   ///   - permissions: the socket file's mode bits, set before anyone can connect; nil leaves them to the umask.
+  ///   - keepAliveSeconds: after how long a silence a TCP connection is asked whether its other end is still there, which
+  ///     accepted connections inherit; nil never asks. SO_KEEPALIVE of socket(7), TCP_KEEPIDLE of tcp(7).
   public static func open(
-    _ address: SocketAddress, backlog: Int32 = 4096, permissions: mode_t? = nil
+    _ address: SocketAddress, backlog: Int32 = 4096, permissions: mode_t? = nil, keepAliveSeconds: Int32? = nil
+  ) throws(Errno) -> Listener {
+    let listener = try openAnyVersion(address, backlog: backlog, permissions: permissions)
+    guard let keepAliveSeconds, !address.isUnix else { return listener }
+    do {
+      try keepAlive(listener.descriptor.rawValue, seconds: keepAliveSeconds)
+    } catch {
+      listener.close()
+      throw error
+    }
+    return listener
+  }
+
+  private static func openAnyVersion(
+    _ address: SocketAddress, backlog: Int32, permissions: mode_t?
   ) throws(Errno) -> Listener {
     do {
       return try open(exactly: address, backlog: backlog, permissions: permissions)
@@ -58,6 +74,14 @@ public struct Listener: ~Copyable {
       descriptor.close()
       throw error
     }
+  }
+
+  /// Three questions without an answer, a minute apart, and the other end is taken for gone.
+  private static func keepAlive(_ descriptor: CInt, seconds: Int32) throws(Errno) {
+    try SystemCall.setOption(descriptor, level: SOL_SOCKET, name: SO_KEEPALIVE, to: 1)
+    try SystemCall.setOption(descriptor, level: CInt(IPPROTO_TCP), name: TCP_KEEPIDLE, to: seconds)
+    try SystemCall.setOption(descriptor, level: CInt(IPPROTO_TCP), name: TCP_KEEPINTVL, to: 60)
+    try SystemCall.setOption(descriptor, level: CInt(IPPROTO_TCP), name: TCP_KEEPCNT, to: 3)
   }
 
   private static func prepare(_ descriptor: CInt, for address: SocketAddress) throws(Errno) {

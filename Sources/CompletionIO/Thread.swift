@@ -13,6 +13,16 @@ public enum Thread {
   ///   - stackBytes: the stack's size; the default is the process's own limit (commonly 8 MiB, touched as needed).
   ///   - body: what the thread does.
   public static func start(name: String, stackBytes: Int? = nil, _ body: sending @escaping () -> Void) -> ThreadHandle {
+    guard let handle = startIfPossible(name: name, stackBytes: stackBytes, body) else {
+      preconditionFailure("pthread_create failed: there is no memory, or no room for another thread")
+    }
+    return handle
+  }
+
+  /// As `start`; nil when the system has no memory or no room for another thread, which a limit may cause at any time.
+  public static func startIfPossible(
+    name: String, stackBytes: Int? = nil, _ body: sending @escaping () -> Void
+  ) -> ThreadHandle? {
     var attributes = pthread_attr_t()
     unsafe pthread_attr_init(&attributes)
     if let stackBytes { unsafe pthread_attr_setstacksize(&attributes, stackBytes) }
@@ -27,7 +37,10 @@ public enum Thread {
         return nil
       }, unsafe work.toOpaque())
     unsafe pthread_attr_destroy(&attributes)
-    precondition(result == 0, "pthread_create: error \(result)")
+    guard result == 0 else {
+      unsafe work.release()
+      return nil
+    }
     return ThreadHandle(thread)
   }
 }

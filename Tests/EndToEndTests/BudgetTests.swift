@@ -5,7 +5,7 @@
 import TestSupport
 import Testing
 
-@Suite struct SanitizerBudgetTests {
+@Suite(.serialized) struct SanitizerBudgetTests {
   /// A server whose handlers may take 0.1 s.
   private func serving(
     _ body: String, _ options: String = "codec = \"line\"", workers: Int = 1, _ extra: [String] = []
@@ -153,15 +153,14 @@ import Testing
         conn:send(moonport.worker.id)
       end
       """, workers: 2
-    ) { $0.arguments = ["--handler-budget", "3"] }
+    ) { $0.arguments = ["--handler-budget", "0.5"] }
     let burning = try server.connect()
     let burningWorker = try burning.ask("who")
     var other = try server.connect()
     while try other.ask("who") == burningWorker { other = try server.connect() }
     #expect(try burning.ask("loop") == "looping")
-    for _ in 0..<100 { #expect(try other.ask("who") != burningWorker) }
+    for _ in 0..<20 { #expect(try other.ask("who") != burningWorker) }
     #expect(try server.control("status").status == .exited(0))
-    #expect(try burning.tryReceive(for: 0) == nil)
     #expect(try burning.waitForEnd() == .closed)
     #expect(try other.ask("who") != burningWorker)
     try server.stop()

@@ -41,7 +41,9 @@ enum SystemCalls {
     try tracer.waitForErrors(containing: "attached")
     // Each thread shows by the call that it is in, so all are traced.
     let threads = try server.threadCount()
-    try eventually("all \(threads) threads are traced") { Set(try lines(of: path).map { $0.prefix { $0 != " " } }).count == threads }
+    try eventually("all \(threads) threads are traced") {
+      Set(try lines(of: path).map { $0.prefix { $0 != " " } }).count == threads
+    }
     let before = try counts(in: path)
     try body()
     tracer.sendSignal(SIGINT)

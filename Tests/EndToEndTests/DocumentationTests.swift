@@ -149,7 +149,9 @@ import Testing
     let dictionaries = try ProjectFiles.text("\(folder)/SharedFunctions.swift")
     let ofDictionaries = matches(#""shared:(\w+)""#, in: dictionaries)
     #expect(ofDictionaries.count >= 20)
-    for method in ofDictionaries { #expect(page.contains("dict:\(method)(") || page.contains("`\(method)`"), "dict:\(method)") }
+    for method in ofDictionaries {
+      #expect(page.contains("dict:\(method)(") || page.contains("`\(method)`"), "dict:\(method)")
+    }
 
     let table = try #require(matches(#"(?s)local function make_moonport.*?return \{(.*?)\n  \}"#, in: prelude).first)
     let functions = matches(#"(?m)^    (\w+) ="#, in: table)

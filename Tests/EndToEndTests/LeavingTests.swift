@@ -107,7 +107,7 @@ import Testing
   @Test("a handler that never returns cannot keep the server from ending", .enabled(if: Patience.sanitizer == nil))
   func stuckHandler() throws {
     let body = "function handlers.on_message(conn, text) conn:send(text); while text == 'stuck' do end end"
-    let server = try MoonportProcess(serving: script("1", body), workers: 2)
+    let server = try MoonportProcess(serving: script("1", body), workers: 2, ["--handler-budget", "0"])
     let clients = try server.connect(2)
     for client in clients { #expect(try client.ask("x") == "x") }
     try clients[0].send("stuck\n")
@@ -116,6 +116,85 @@ import Testing
     server.sendSignal(SIGTERM)
     #expect(try server.waitForExit() == .exited(3))
     #expect(contains(server.errors, "a worker did not end"))
+  }
+
+  @Test("a drain lets a slow handler finish, and ends with 0")
+  func slowHandler() throws {
+    let body = "function handlers.on_message(conn, text) moonport.sleep(0.3); conn:send(text); conn:close() end"
+    let server = try MoonportProcess(serving: script("1", body), workers: 2)
+    let client = try server.connect()
+    try client.send("slow\n")
+    try eventually("it has begun") { try server.status()["messages_in"].integer == 1 }
+    server.sendSignal(SIGTERM)
+    #expect(try client.receiveTextUntilEnd() == "slow\n")
+    client.close()
+    #expect(try server.waitForExit() == .exited(0))
+  }
+
+  @Test("a drain is bounded for clients that never read and for those that drip, and ends with 3")
+  func neverReading() throws {
+    let body =
+      "function handlers.on_message(conn, text) for _ = 1, 4 do conn:write(('x'):rep(1000000)) end conn:close() end"
+    let server = try MoonportProcess(serving: script("1", body), workers: 2)
+    let deaf = try (0..<4).map { _ in try TestClient(server.address, receiveBufferBytes: 4096) }
+    for client in deaf { try client.send("x\n") }
+    let dripping = try server.connect()
+    try dripping.send("never a wh")
+    try eventually("all is queued") { try server.status()["messages_in"].integer == 4 }
+    let result = try server.control("drain", "--timeout", "0.3")
+    #expect(result.status == .exited(0) && contains(result.output, "clients were cut off"), "\(result)")
+    #expect(try server.waitForExit(timeout: Patience.scaled(8)) == .exited(3))
+    #expect(contains(server.errors, "the time to drain is up: clients are cut off"))
+  }
+
+  @Test("on_stop cannot wait: a call that would raises, and the server ends all the same")
+  func waitInStop() throws {
+    let body = """
+      function handlers.on_stop()
+        print(pcall(moonport.sleep, 100))
+        moonport.sleep(100)
+        print("never")
+      end
+      """
+    let server = try MoonportProcess(serving: script("1", body), workers: 1)
+    server.sendSignal(SIGTERM)
+    #expect(try server.waitForExit(timeout: Patience.scaled(8)) == .exited(0))
+    #expect(contains(server.output, "false\tthe server is ending: nothing can wait any more"))
+    #expect(contains(server.errors, "nothing can wait any more"))
+    #expect(!contains(server.output, "never"))
+  }
+
+  @Test("the server writes nothing but what the command line names")
+  func writtenPaths() throws {
+    let folder = try TemporaryFolder()
+    try folder.write("main.lua", script("1"))
+    let trace = folder.file("trace")
+    var launch = Launch(
+      "strace",
+      [
+        "-f", "-qq", "-e", "trace=%file,bind", "-o", trace, try MoonportProcess.executable(), "run", "main.lua",
+        "--admin",
+        "admin", "--watch", "--listen", "unix:served",
+      ])
+    launch.workingFolder = folder.path
+    let child = try ChildProcess(launch)
+    try eventually("it serves") { (try? TestClient("unix:\(folder.file("served"))").ask("x")) == "1 x" }
+    _ = try MoonportProcess.runTool(["reload", "--admin", folder.file("admin")])
+    let stopped = try MoonportProcess.runTool(["stop", "--admin", folder.file("admin")])
+    #expect(stopped.status == .exited(0), "\(stopped)")
+    _ = try child.waitForExit()
+    let writing = [
+      "O_WRONLY", "O_RDWR", "O_CREAT", "mkdir", "rename", "unlink", "symlink", " link", "mknod", "truncate", "chmod",
+      "chown",
+      "bind(",
+    ]
+    let reader = try ChildProcess(Launch("cat", [trace]))
+    _ = try reader.waitForExit()
+    let lines = reader.output.text.split(separator: "\n").map(String.init)
+      .filter { line in writing.contains { contains(line, $0) } && !contains(line, " = -1 ") }
+    #expect(lines.contains { contains($0, "\"admin\"") })
+    let known = ["\"admin\"", "\"served\"", "\"/dev/null\""]
+    for line in lines { #expect(known.contains { contains(line, $0) }, "\(line)") }
   }
 
   @Test("a Unix socket's file is removed at the end, and a stale one is replaced at the start")

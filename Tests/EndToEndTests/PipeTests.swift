@@ -327,7 +327,7 @@ import Testing
     for pair in pairs { #expect(try pair.upstream.receiveUntilEnd() == []) }
     for pair in pairs { pair.upstream.close() }
     try eventually("all are gone") { try server.descriptorCount() == before }
-    #expect(server.outputCount(of: "pipe ") == count)
+    try eventually("each pipe said how it ended") { server.outputCount(of: "pipe ") == count }
     #expect(server.outputCount(of: "pipe nil") == 0)
   }
 

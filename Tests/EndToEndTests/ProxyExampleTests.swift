@@ -74,8 +74,10 @@ import Testing
   @Test func `piped clients do not notice reloads`() throws {
     let listener = try TestListener()
     let server = try serve([listener.address], workers: 2)
-    let clients = try (0..<4).map { _ in try server.connect() }
-    let pairs = try clients.map { ($0, try #require(try find($0, at: listener))) }
+    let pairs = try (0..<4).map { _ in
+      let client = try server.connect()
+      return (client, try #require(try find(client, at: listener)))
+    }
     for round in 0..<5 {
       try server.done("reload")
       for (client, upstream) in pairs {

@@ -50,21 +50,28 @@ import Testing
     ("PING", "PONG"), ("PING hello", "hello"), ("ECHO \"two words\"", "two words"), ("SET k v", "OK"), ("GET k", "v"),
     ("GET none", ""), ("SET k w NX", ""), ("SET k w XX", "OK"), ("SET none w XX", ""), ("SET k x GET", "w"),
     ("SET t v EX 100", "OK"), ("TTL t", "100"), ("SET t w KEEPTTL", "OK"), ("TTL t", "100"), ("SET t v", "OK"),
-    ("TTL t", "-1"), ("TTL none", "-2"), ("EXPIRE t 50", "1"), ("EXPIRE none 50", "0"), ("TTL t", "50"), ("PERSIST t", "1"),
+    ("TTL t", "-1"), ("TTL none", "-2"), ("EXPIRE t 50", "1"), ("EXPIRE none 50", "0"), ("TTL t", "50"),
+    ("PERSIST t", "1"),
     ("PERSIST t", "0"), ("EXPIRE t -1", "1"), ("EXISTS t", "0"), ("SET p v PX 100000", "OK"), ("TTL p", "100"),
-    ("SET p v EX 0", "ERR invalid expire time in 'set' command\n"), ("SET p v EX x", "ERR value is not an integer or out of range\n"),
+    ("SET p v EX 0", "ERR invalid expire time in 'set' command\n"),
+    ("SET p v EX x", "ERR value is not an integer or out of range\n"),
     ("SET p v NX XX", "ERR syntax error\n"), ("SET p v EX", "ERR syntax error\n"),
-    ("INCR n", "1"), ("INCRBY n 41", "42"), ("DECR n", "41"), ("DECRBY n 40", "1"), ("GET n", "1"), ("INCR k",
-      "ERR value is not an integer or out of range\n"),
+    ("INCR n", "1"), ("INCRBY n 41", "42"), ("DECR n", "41"), ("DECRBY n 40", "1"), ("GET n", "1"),
+    (
+      "INCR k",
+      "ERR value is not an integer or out of range\n"
+    ),
     ("SET n 9223372036854775807", "OK"), ("INCR n", "ERR increment or decrement would overflow\n"),
     ("SET n 007", "OK"), ("GET n", "007"), ("INCR n", "ERR value is not an integer or out of range\n"),
     ("INCRBY n 1.5", "ERR value is not an integer or out of range\n"),
     ("APPEND a one", "3"), ("APPEND a two", "6"), ("GET a", "onetwo"), ("STRLEN a", "6"), ("STRLEN none", "0"),
     ("SET i 12", "OK"), ("APPEND i 3", "3"), ("INCR i", "124"),
-    ("MSET x 1 y 2", "OK"), ("MGET x none y", "1\n\n2"), ("MSET x", "ERR wrong number of arguments for 'mset' command\n"),
+    ("MSET x 1 y 2", "OK"), ("MGET x none y", "1\n\n2"),
+    ("MSET x", "ERR wrong number of arguments for 'mset' command\n"),
     ("DEL x y none", "2"), ("EXISTS k k none", "2"),
     ("RPUSH l b c", "2"), ("LPUSH l a", "3"), ("LLEN l", "3"), ("LRANGE l 0 -1", "a\nb\nc"), ("LRANGE l 1 1", "b"),
-    ("LRANGE l -2 100", "b\nc"), ("LRANGE l 5 9", ""), ("LPOP l", "a"), ("RPOP l", "c"), ("LPOP l 5", "b"), ("LPOP l", ""),
+    ("LRANGE l -2 100", "b\nc"), ("LRANGE l 5 9", ""), ("LPOP l", "a"), ("RPOP l", "c"), ("LPOP l 5", "b"),
+    ("LPOP l", ""),
     ("LLEN l", "0"), ("RPUSH l 1", "1"),
     ("GET l", "WRONGTYPE Operation against a key holding the wrong kind of value\n"),
     ("INCR l", "WRONGTYPE Operation against a key holding the wrong kind of value\n"),
@@ -73,9 +80,11 @@ import Testing
     ("MGET l", ""), ("TYPE l", "list"), ("TYPE k", "string"), ("TYPE none", "none"),
     ("FLUSHALL", "OK"), ("DBSIZE", "0"), ("MSET one 1 two 2 t.ree 3", "OK"), ("DBSIZE", "3"), ("KEYS t?o", "two"),
     ("KEYS *n*", "one"), ("KEYS t.*", "t.ree"), ("KEYS [^t]*", "one"), ("KEYS %a", ""),
-    ("GET", "ERR wrong number of arguments for 'get' command\n"), ("get a b", "ERR wrong number of arguments for 'get' command\n"),
+    ("GET", "ERR wrong number of arguments for 'get' command\n"),
+    ("get a b", "ERR wrong number of arguments for 'get' command\n"),
     ("NONSENSE x", "ERR unknown command 'NONSENSE'\n"), ("HELLO 3", "NOPROTO this server speaks RESP2 only\n"),
-    ("CONFIG GET appendonly", "appendonly\nno"), ("PUBLISH nobody hi", "0"), ("SELECT 1", "ERR DB index is out of range\n"),
+    ("CONFIG GET appendonly", "appendonly\nno"), ("PUBLISH nobody hi", "0"),
+    ("SELECT 1", "ERR DB index is out of range\n"),
   ]
 
   @Test func `redis-cli gets what Redis would answer`() throws {
@@ -165,7 +174,8 @@ import Testing
 
   // MARK: redis-benchmark
 
-  @Test(arguments: [1, 16]) func `redis-benchmark finishes while the server reloads every second`(pipeline: Int) throws {
+  @Test(arguments: [1, 16]) func `redis-benchmark finishes while the server reloads every second`(pipeline: Int) throws
+  {
     let server = try serve()
     let isOver = Flag()
     let reloads = TestThread {

@@ -75,7 +75,8 @@ import Testing
         ("d:cas('s', 'y', 'z')", "nil changed"), ("d:cas('s', 'x', 'z')", "true nil false"),
         ("d:cas('none', 'y', 'z')", "nil not found"), ("d:cas('none', nil, 'z')", "true nil false"),
         ("d:cas('none', 'z', nil)", "true nil false"), ("d:get('none')", "nil"),
-        ("d:expire('s', 100)", "true"), ("d:ttl('s') > 99", "true"), ("d:expire('s', 0)", "true"), ("d:ttl('s')", "0.0"),
+        ("d:expire('s', 100)", "true"), ("d:ttl('s') > 99", "true"), ("d:expire('s', 0)", "true"),
+        ("d:ttl('s')", "0.0"),
         ("d:expire('none', 1)", "nil not found"), ("d:ttl('none')", "nil not found"),
         ("d:delete('s')", "true nil true"), ("d:delete('s')", "true nil false"),
       ])
@@ -85,14 +86,17 @@ import Testing
         ("d:lpush('l', 2)", "1"), ("d:lpush('l', 'one')", "2"), ("d:rpush('l', { 3 })", "3"), ("d:llen('l')", "3"),
         ("d:lrange('l', 1, -1)", "{2 one {3}}"), ("d:lrange('l', -2, -2)", "{2}"), ("d:lrange('l', 5, 9)", "{}"),
         ("d:get('l')", "nil value is a list"), ("d:incr('l', 1)", "nil not a number"),
-        ("d:lpop('l')", "one"), ("d:rpop('l')", "{3}"), ("d:lpop('l')", "2"), ("d:lpop('l')", "nil"), ("d:llen('l')", "0"),
+        ("d:lpop('l')", "one"), ("d:rpop('l')", "{3}"), ("d:lpop('l')", "2"), ("d:lpop('l')", "nil"),
+        ("d:llen('l')", "0"),
         ("d:llen('k')", "nil value not a list"), ("d:lpush('k', 1)", "nil value not a list"),
         ("d:rpop('k')", "nil value not a list"), ("d:lrange('k', 1, 2)", "nil value not a list"),
         ("d:keys()", "{i k new}"), ("#d:keys(2)", "2"), ("#d:get_keys(0)", "3"), ("d:count()", "3"),
         ("d:set(('x'):rep(65536), 1)", "nil key too long"), ("d:get(('x'):rep(65536))", "nil key too long"),
-        ("d:set(('x'):rep(65535), 1)", "true nil false"), ("d:set(12, 'number')", "true nil false"), ("d:get('12')", "number"),
+        ("d:set(('x'):rep(65535), 1)", "true nil false"), ("d:set(12, 'number')", "true nil false"),
+        ("d:get('12')", "number"),
         ("d:flush()", ""), ("d:count(), d:capacity(), d:free_space()", "0 67108864 67108864"),
-        ("d:set('e', 1, 0.001), sleep(0.005), d:flush_expired()", "true nil 1"), ("d:flush_all()", ""),
+        ("d:set('e', 1, 0.001), require('moonport').sleep(0.005), d:flush_expired()", "true nil 1"),
+        ("d:flush_all()", ""),
         ("tostring(d), d == require('moonport').shared('test')", "shared dictionary (test) true"),
       ])
     try server.stop()
@@ -122,8 +126,13 @@ import Testing
     ("(require('moonport').shared())", "bad argument #1 to 'shared' (string expected, got no value)"),
     ("(require('moonport').shared(''))", "moonport.shared: a name has 1 to 255 bytes"),
     ("(require('moonport').shared('x', 1))", "bad argument #2 to 'shared' (table expected, got number)"),
-    ("(require('moonport').shared('x', { size = 1 }))", "moonport.shared: unknown option \"size\"; it knows max_memory"),
-    ("(require('moonport').shared('x', { max_memory = 1 }))", "moonport.shared: option 'max_memory' must be at least 4096"),
+    (
+      "(require('moonport').shared('x', { size = 1 }))", "moonport.shared: unknown option \"size\"; it knows max_memory"
+    ),
+    (
+      "(require('moonport').shared('x', { max_memory = 1 }))",
+      "moonport.shared: option 'max_memory' must be at least 4096"
+    ),
   ]) func `wrong use raises an error that names the function and the argument`(code: String, message: String) throws {
     let server = try MoonportProcess(script: Self.script()) { $0.workers = 1 }
     let answer = try server.connect().ask(code)

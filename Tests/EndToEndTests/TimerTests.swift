@@ -143,6 +143,118 @@ import Testing
     #expect(try server.residentBytes() - before < 4_000_000)
   }
 
+  @Test func `a million timers set and cancelled leave nothing behind`() throws {
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_message(conn)
+        for round = 1, 125 do
+          local timers = {}
+          for i = 1, 1000 do timers[i] = (i % 2 == 0 and moonport.after or moonport.every)(1000 + i % 7, print, i) end
+          for i = 1, 1000 do timers[(i * 7919) % 1000 + 1]:cancel() end
+          sleep(0)
+        end
+        collectgarbage()
+        collectgarbage()
+        conn:send(collectgarbage("count") // 1 | 0)
+      end
+      """)
+    let client = try server.connect()
+    client.timeout = Patience.scaled(60)
+    _ = try client.ask("x")
+    let kilobytes = try #require(Int(client.ask("x")))
+    let resident = try server.residentBytes()
+    var last = 0
+    for _ in 0..<6 { last = try #require(Int(client.ask("x"))) }
+    #expect(last < kilobytes + 100)
+    #expect(try server.residentBytes() < resident + 4_000_000)
+  }
+
+  @Test
+  func `an error in a timer is logged with its traceback, once a beat, and ends neither the timer nor its worker`()
+    throws
+  {
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_start()
+        moonport.after(0, function() error("of after") end)
+        local beats = 0
+        moonport.every(0.001, function()
+          beats = beats + 1
+          if beats < 4 then error("of beat " .. beats) end
+          if beats == 4 then print("fourth beat") end
+        end)
+      end
+      """)
+    try server.waitForOutput(containing: "fourth beat\n")
+    for text in ["of after", "of beat 1", "of beat 2", "of beat 3"] {
+      #expect(occurrences(of: ": \(text)\\nstack traceback:", in: server.errors) == 1, "\(text): \(server.errors)")
+    }
+  }
+
+  @Test func `a timer that is cancelled while its function waits lets that finish, and has no further beat`() throws {
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_message(conn)
+        local beats, timer = 0, nil
+        timer = moonport.every(0.001, function()
+          beats = beats + 1
+          conn:send("begin ", beats)
+          sleep(0.02)
+          conn:send("end ", beats)
+        end)
+        while beats == 0 do sleep(0.001) end
+        conn:send(tostring(timer:cancel()), " ", tostring(timer:cancel()))
+        sleep(0.05)
+        conn:send("done")
+      end
+      """)
+    let client = try server.connect()
+    try client.send("x\n")
+    #expect(try client.receiveLines(4) == ["begin 1", "true false", "end 1", "done"])
+  }
+
+  @Test func `a timer of no time comes after what is at work, and those that set the next one leave others their turn`()
+    throws
+  {
+    let server = try MoonportProcess.serving(
+      """
+      local function again() moonport.after(0, again) end
+      function h.on_start() again() end
+      function h.on_message(conn, text)
+        moonport.after(0, conn.send, conn, "timer ", text)
+        conn:send("handler ", text)
+      end
+      """)
+    let client = try server.connect()
+    for index in 0..<50 {
+      #expect(try client.ask("\(index)") == "handler \(index)")
+      #expect(try client.receiveLine() == "timer \(index)")
+    }
+  }
+
+  @Test func `beyond the bound of timers, setting one returns nil and a reason`() throws {
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_message(conn)
+        local timers, problem = {}, nil
+        for i = 1, 1048577 do
+          timers[i], problem = moonport.after(1000, print)
+          if problem then conn:send(i, " ", problem) end
+          if i % 10000 == 0 then sleep(0) end
+        end
+        for i = 1, #timers do
+          timers[i]:cancel()
+          if i % 10000 == 0 then sleep(0) end
+        end
+        conn:send(tostring(moonport.after(0, conn.send, conn, "fired") ~= nil))
+      end
+      """)
+    let client = try server.connect()
+    client.timeout = Patience.scaled(60)
+    #expect(try client.ask("x") == "1048577 too many timers")
+    #expect(try client.receiveLines(2) == ["true", "fired"])
+  }
+
   @Test func `a script cannot wait while it loads`() throws {
     let folder = try TemporaryFolder()
     let path = try folder.write("main.lua", "local m = require 'moonport'\nm.sleep(1)\nreturn {}\n")

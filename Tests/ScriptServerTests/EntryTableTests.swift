@@ -8,7 +8,7 @@ import Testing
 func makeEntry(_ name: String, _ number: Int64 = 0) -> EntryPointer {
   Array(name.utf8).withUnsafeBytes { key in
     EntryPointer.make(
-      key: key, hash: SharedDictionary.hash(key), value: .integer(number), flags: 0, deadline: 0, usedAt: 0)
+      key: key, hash: SharedDictionary.hash(key), value: .integer(number), flags: 0, deadline: 0, usedAt: 0)!
   }
 }
 
@@ -23,7 +23,7 @@ struct EntryTableTests {
   @Test("random changes leave what a Swift dictionary would have", .seeded)
   func model() {
     var random = SeededGenerator()
-    var table = EntryTable()
+    let table = EntryTable()
     var model: [String: EntryPointer] = [:]
     for _ in 0..<200_000 {
       let name = "k\(Int.random(in: 0..<20_000, using: &random))"
@@ -67,7 +67,7 @@ struct EntryTableTests {
 
   @Test("adding and removing one key over and over takes no more room")
   func churn() {
-    var table = EntryTable()
+    let table = EntryTable()
     var replaced = 0
     for _ in 0..<10_000 {
       let entry = makeEntry("key")
@@ -83,7 +83,7 @@ struct EntryTableTests {
 
   @Test("a walk ends when it is told to")
   func each() {
-    var table = EntryTable()
+    let table = EntryTable()
     for number in 0..<100 { if let array = table.insert(makeEntry("\(number)")) { free(array) } }
     var seen = 0
     table.each { _ in

@@ -34,7 +34,7 @@ struct SharedListTests {
           let value = values.randomElement(using: &random)!
           let before = list.bytes
           let cost = list.cost(of: value, at: end)
-          list.push(value, at: end)
+          holds(list.push(value, at: end))
           holds(list.bytes == before + cost)
           model.insert(Self.text(value), at: end == .front ? 0 : model.count)
         }
@@ -58,7 +58,7 @@ struct SharedListTests {
   @Test("each end costs the same however long the list is")
   func long() {
     let list = SharedList()
-    for number in 0..<1_000_000 { list.push(.integer(Int64(number)), at: .front) }
+    for number in 0..<1_000_000 { holds(list.push(.integer(Int64(number)), at: .front)) }
     holds(list.bytes < 18_000_000)
     for number in 0..<1_000_000 {
       holds(list.pop(.back, { Self.text($0) == "i\(number)" }) == true)

@@ -32,6 +32,29 @@ struct TimersTests {
     holds(ofOne.count == live.filter { table[$0].codeGeneration == 1 }.count)
   }
 
+  @Test("the next beat is a whole number of intervals after the last, however late that came or long it took")
+  func noDrift() throws {
+    let host = try AllocationWorker(
+      """
+      require "moonport".every(0.01, function() end)
+      return {}
+      """)
+    let worker = host.worker
+    let token = try #require(worker.timers.tokens { _ in true }.first)
+    let interval: UInt64 = 10_000_000
+    var due = worker.timers[token].dueAt
+    for late in [0, 1, 9_999_999, 10_000_000, 10_000_001, 25_000_000, 10_000_000_000] as [UInt64] {
+      worker.now = due + late
+      _ = worker.deadlines.cancel(worker.timers[token].deadline)
+      worker.timerDue(token)
+      let next = worker.timers[token].dueAt
+      holds(next > due + late && next <= due + late + interval && (next - due) % interval == 0, "\(late) late")
+      due = next
+    }
+    worker.cancelTimer(token)
+    holds(worker.timers.count == 0 && worker.deadlines.count == 0)
+  }
+
   @Test("a number that is no timer's is current nowhere", arguments: [0, 1, -1, .max, .min, 0xff_ffff] as [Int64])
   func foreign(_ number: Int64) {
     var table = TimerTable()

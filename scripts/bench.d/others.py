@@ -137,7 +137,7 @@ def reload_some(process, times, seconds):
 
 
 def allocations(bench, report):
-    """Heap allocations per message in the steady state: Lua's, which are realloc(3), and all others, which are Swift's."""
+    """Heap allocations per message in the steady state: Lua's, which C code asks for, and all others, which are Swift's."""
     report.say("allocations")
     counts = bench.program("allocations.count")
     preload = {"LD_PRELOAD": bench.program("count-allocations.so"), "COUNT_FILE": counts}

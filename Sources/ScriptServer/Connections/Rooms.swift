@@ -101,8 +101,15 @@ struct Rooms: ~Copyable {
 
   /// The members' slots. A copy: handlers may join and leave while it is walked.
   func slots(_ name: RoomName) -> [UInt32] {
-    guard let room = indexes[name] else { return [] }
-    return rooms[Int(room)].members.map { memberships[Int($0)].slot }
+    var slots: [UInt32] = []
+    appendSlots(name, to: &slots)
+    return slots
+  }
+
+  /// Appends the members' slots.
+  func appendSlots(_ name: RoomName, to slots: inout [UInt32]) {
+    guard let room = indexes[name] else { return }
+    for index in rooms[Int(room)].members { slots.append(memberships[Int(index)].slot) }
   }
 
   private func find(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Int32 {

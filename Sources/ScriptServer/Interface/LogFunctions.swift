@@ -29,10 +29,41 @@ extension Worker {
       }
     guard level >= log.logLevel else { return }
     var fields: Logger.Metadata = [:]
-    for index in stride(from: 1, to: call.variadicCount - 1, by: 2) {
-      fields[text(call, index)] = .string(text(call, index + 1))
+    var index = 1
+    while index + 1 < call.variadicCount {
+      let name = text(call, index)
+      index += 1
+      fields[name] = field(call, &index)
     }
     log.log(level: level, "\(text(call, 0))", metadata: fields, source: LineLogHandler.scriptSource)
+  }
+
+  /// The value that the prelude laid out at `index`, which then stands behind it.
+  private func field(_ call: HostCall, _ index: inout Int) -> Logger.MetadataValue {
+    guard index < call.variadicCount else { return .string("") }
+    let text = text(call, index)
+    let rest = String(text.dropFirst())
+    index += 1
+    switch text.first {
+    case "i": return Int64(rest).map { .stringConvertible($0) } ?? .string(rest)
+    case "n": return Double(rest).map { .stringConvertible($0) } ?? .string(rest)
+    case "b": return .stringConvertible(rest == "true")
+    case "[":
+      var items: [Logger.MetadataValue] = []
+      while index < call.variadicCount, self.text(call, index) != "]" { items.append(field(call, &index)) }
+      index += 1
+      return .array(items)
+    case "{":
+      var fields: Logger.Metadata = [:]
+      while index < call.variadicCount, self.text(call, index) != "}" {
+        let name = self.text(call, index).dropFirst()
+        index += 1
+        fields[String(name)] = field(call, &index)
+      }
+      index += 1
+      return .dictionary(fields)
+    default: return .string(rest)
+    }
   }
 
   private func text(_ call: HostCall, _ index: Int) -> String {

@@ -221,11 +221,13 @@ end
 -- Whether a table within the one that a script returns is one of handlers for outgoing connections.
 local function is_handlers(value)
   if type(value) ~= "table" then return false end
+  local count = 0
   for _, name in ipairs { "on_open", "on_message", "on_drain", "on_close", "on_error" } do
     local handler = rawget(value, name)
     if handler ~= nil and type(handler) ~= "function" then return false end
+    if handler then count = count + 1 end
   end
-  return true
+  return count > 0
 end
 
 -- Hands the functions of a handler table over; returns the number of the set. `place` is "file:line" for an error about a value
@@ -385,10 +387,10 @@ local function check_outgoing_handlers(handlers)
   for name, value in pairs(handlers) do
     if type(name) == "string" and name:find("^on_") then
       if not known_handlers[name] then
-        error(("moonport.connect: unknown handler '%s'; the handlers are %s"):format(name, concat(handler_names, ", ")), 4)
+        error(("moonport.connect: unknown handler '%s'; the handlers are %s"):format(name, concat(handler_names, ", ")), 3)
       end
       if type(value) ~= "function" then
-        error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 4)
+        error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 3)
       end
     end
   end
@@ -396,21 +398,21 @@ end
 
 local function connect(generation, address, options)
   if type(address) ~= "string" then
-    error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 3)
+    error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 2)
   end
   -- Raises where nothing can wait, before anything is entered for the connection.
   local problem = native.connect(address)
-  if problem then error("moonport.connect: " .. problem, 3) end
+  if problem then error("moonport.connect: " .. problem, 2) end
   if options == nil then options = {} end
   if type(options) ~= "table" then
-    error(("bad argument #2 to 'connect' (table expected, got %s)"):format(type(options)), 3)
+    error(("bad argument #2 to 'connect' (table expected, got %s)"):format(type(options)), 2)
   end
-  check_options("moonport.connect", options, connect_options, 3)
+  check_options("moonport.connect", options, connect_options, 2)
   local handlers = options.handler
   if handlers then check_outgoing_handlers(handlers) end
   local codec = options.codec or "raw"
   local is_own = type(codec) == "table" and codec.type == nil
-  local number = codec_number("moonport.connect", codec, "own", 3)
+  local number = codec_number("moonport.connect", codec, "own", 2)
   local seconds = options.timeout or connect_seconds
   if not handlers then return native.begin_connect(address, number, seconds, is_own) end
   return native.begin_connect(address, number, seconds, is_own, generation.names[handlers], outgoing_handlers(handlers))
@@ -533,6 +535,48 @@ local function broadcast(message, options)
   return native.broadcast(message, room, except)
 end
 
+-- What is looked at of one table: the log shows 64 fields and says how many it left out.
+local log_fields_max = 1000
+-- Tables within tables beyond this are data, and no event.
+local log_depth_max = 8
+-- Nor is a line with more values than this, of all its tables together.
+local log_values_max = 10000
+
+-- A table's names as text, in their order, and the values by these; and whether it is a list.
+local function fields_of(value)
+  local names, values, count = {}, {}, 0
+  for name, item in pairs(value) do
+    count = count + 1
+    if count > log_fields_max then break end
+    local text = tostring(name)
+    if values[text] == nil then names[#names + 1] = text end
+    values[text] = item
+  end
+  sort(names)
+  return names, values, count > 0 and #value == count
+end
+
+-- Lays a value out for `native.log`: a letter of its type and its text, or its parts between brackets.
+local function flatten(flat, value, depth)
+  local kind = math_type(value) or type(value)
+  local meta = getmetatable(value)
+  if kind ~= "table" or depth > log_depth_max or #flat > log_values_max or type(meta) == "table" and meta.__tostring then
+    flat[#flat + 1] = (kind == "integer" and "i" or kind == "float" and "n" or kind == "boolean" and "b" or "s") .. tostring(value)
+    return
+  end
+  local names, values, is_list = fields_of(value)
+  flat[#flat + 1] = is_list and "[" or "{"
+  for index, name in ipairs(names) do
+    if is_list then
+      flatten(flat, value[index], depth + 1)
+    else
+      flat[#flat + 1] = "k" .. name
+      flatten(flat, values[name], depth + 1)
+    end
+  end
+  flat[#flat + 1] = is_list and "]" or "}"
+end
+
 local function log_function(level)
   return function(message, fields)
     if type(message) ~= "string" and type(message) ~= "number" then
@@ -542,13 +586,11 @@ local function log_function(level)
     if type(fields) ~= "table" then
       error(("bad argument #2 to '%s' (table expected, got %s)"):format(level, type(fields)), 2)
     end
-    local names = {}
-    for name in pairs(fields) do names[#names + 1] = tostring(name) end
-    sort(names)
+    local names, values = fields_of(fields)
     local flat = {}
     for _, name in ipairs(names) do
       flat[#flat + 1] = name
-      flat[#flat + 1] = tostring(fields[name])
+      flatten(flat, values[name], 1)
     end
     return native.log(level, message, unpack(flat))
   end

@@ -9,8 +9,10 @@ extension Interface {
     HostFunction("broadcast", "ss?a?") { context, call in
       let call = unsafe HostCall(call!)
       let except = unsafe (call[2].asConnection ?? call[2].asInteger).map { ConnectionID(rawValue: $0) }
-      unsafe Worker.of(context).broadcast(
-        call[0].asBytes!, room: call[1].asBytes.map { unsafe RoomName($0) }, except: except)
+      let worker = unsafe Worker.of(context)
+      var room: RoomName?
+      if let bytes = unsafe call[1].asBytes { unsafe room = worker.recentRoomNames.name(bytes) }
+      unsafe worker.broadcast(call[0].asBytes!, room: room, except: except)
     },
     unsafe HostFunction("send", "ds") { unsafe Worker.of($0).sendById(HostCall($1!), framed: true) },
     unsafe HostFunction("write", "ds") { unsafe Worker.of($0).sendById(HostCall($1!), framed: false) },

@@ -32,6 +32,9 @@ struct BoundPlan: Sendable {
 extension ControlThread {
   /// Descriptors kept free for what is not a client: admin clients, files of a reload, the log, what scripts open.
   private static let reservedDescriptors = 16
+  /// After how long a silence a client is asked whether it is still there, so that one whose machine or network is gone does
+  /// not keep its slot for ever: often enough for that, too seldom to cost anything.
+  private static let keepAliveSeconds: Int32 = 300
   /// The first port that every user may listen on, where the system has not moved it. ip(7), ip_unprivileged_port_start
   private static let openPortsFrom: UInt16 = 1024
   /// The most addresses that one server listens on over its life; their indexes are never given to another.
@@ -105,8 +108,12 @@ extension ControlThread {
 
   /// Opens one address: as root, where `--user` began as that and still may, but for a socket file, which is to be the user's own.
   private func listener(at address: SocketAddress, backlog: Int32) throws -> Listener {
-    guard let user, !address.isUnix else { return try Listener.open(address, backlog: backlog) }
-    return try user.asRoot { try Listener.open(address, backlog: backlog) }
+    guard let user, !address.isUnix else {
+      return try Listener.open(address, backlog: backlog, keepAliveSeconds: Self.keepAliveSeconds)
+    }
+    return try user.asRoot {
+      try Listener.open(address, backlog: backlog, keepAliveSeconds: Self.keepAliveSeconds)
+    }
   }
 
   /// A reload has succeeded: new listeners accept, those that the script no longer has are closed.

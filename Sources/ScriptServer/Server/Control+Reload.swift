@@ -75,7 +75,11 @@ extension ControlThread {
     let job = ReloadJob(
       control: self, number: reloads.numbers, configuration: configuration,
       earlier: request.source == .previous ? reloads.previous : nil)
-    _ = Thread.start(name: "reload") { job.run() }
+    if Thread.startIfPossible(name: "reload", { job.run() }) == nil {
+      reloads.running = nil
+      refuse(request, "the system has no room for another thread: the reload was not begun")
+      log.error("a reload was not begun: the system has no room for another thread")
+    }
   }
 
   private func refuse(_ request: ReloadRequest, _ reason: String) {

@@ -8,7 +8,7 @@ import Glibc
 ///
 /// The groups are changed first and for good. Of the user, only the effective one is changed at first: that decides what files
 /// may be read and whom new ones belong to, so that a script that the user may not read fails at the start and not at the first
-/// reload. `giveUp` makes it irrevocable; by then no other thread runs, and the C library would change those too.
+/// reload. `giveUp` makes it irrevocable, in all threads: the C library sees to that.
 final class UserChange {
   let name: String
   private let user: uid_t

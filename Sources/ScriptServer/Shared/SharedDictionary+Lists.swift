@@ -43,7 +43,7 @@ extension SharedDictionary {
     guard unsafe value.content.count <= Self.contentBytesMax,
       unsafe makeRoom(for: cost, total: entry.bytes + cost, of: entry, mayEvict: true).fits
     else { return .noMemory }
-    list.push(value, at: end)
+    guard list.push(value, at: end) else { return .noMemory }
     usedBytes += cost
     return .count(list.count)
   }
@@ -51,18 +51,17 @@ extension SharedDictionary {
   private func pushFirst(
     _ value: SharedValue, _ key: UnsafeRawBufferPointer, _ hash: UInt64, _ now: UInt64
   ) -> ListOutcome {
-    let entry = unsafe EntryPointer.makeList(key: key, hash: hash, usedAt: now)
+    guard let entry = unsafe EntryPointer.makeList(key: key, hash: hash, usedAt: now) else { return .noMemory }
     guard let list = unsafe entry.list else { preconditionFailure("a new list that is none") }
     let own = unsafe entry.bytes
     let total = own + list.cost(of: value, at: .back)
     guard unsafe value.content.count <= Self.contentBytesMax,
-      unsafe makeRoom(for: total, total: total, of: nil, mayEvict: true).fits
+      unsafe makeRoom(for: total, total: total, of: nil, mayEvict: true).fits, list.push(value, at: .back)
     else {
       unsafe entry.releaseList()
       unsafe entry.free()
       return .noMemory
     }
-    list.push(value, at: .back)
     usedBytes += total
     unsafe enter(entry, now)
     return .count(1)

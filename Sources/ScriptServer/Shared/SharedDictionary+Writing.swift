@@ -95,8 +95,10 @@ extension SharedDictionary {
     guard content <= Self.contentBytesMax else { return .noMemory }
     let room = unsafe makeRoom(for: total - oldBytes, total: total, of: old, mayEvict: mayEvict)
     guard room.fits else { return .noMemory }
-    let entry = unsafe EntryPointer.make(
-      key: key, hash: hash, value: value, flags: flags, deadline: deadline, usedAt: now)
+    guard
+      let entry = unsafe EntryPointer.make(
+        key: key, hash: hash, value: value, flags: flags, deadline: deadline, usedAt: now)
+    else { return .noMemory }
     usedBytes += total - oldBytes
     if let old = unsafe old {
       unsafe table.replace(old, by: entry)

@@ -11,11 +11,12 @@ final class SharedDictionary: @unchecked Sendable {
   /// The clock in nanoseconds; read only where something can expire.
   let clock: @Sendable () -> UInt64
   let name: [UInt8]
+  /// Readers find entries in it at any time; who holds the lock changes it.
+  let table = EntryTable()
 
   // MARK: What a holder of the lock may change
 
   let lock = ThreadLock(spins: true)
-  var table = EntryTable()
   var uses = EntryHeap<UseRole>()
   var expiries = EntryHeap<ExpiryRole>()
   var limbo = Limbo()

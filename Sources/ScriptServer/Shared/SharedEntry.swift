@@ -56,12 +56,12 @@ struct SharedEntry: ~Copyable {
 typealias EntryPointer = UnsafeMutablePointer<SharedEntry>
 
 extension UnsafeMutablePointer where Pointee == SharedEntry {
-  /// A new entry with copies of key and value.
+  /// A new entry with copies of key and value; nil when the system has no memory for it.
   static func make(
     key: UnsafeRawBufferPointer, hash: UInt64, value: SharedValue, flags: UInt32, deadline: UInt64, usedAt: UInt64
-  ) -> EntryPointer {
+  ) -> EntryPointer? {
     let content = unsafe value.content
-    let entry = unsafe allocate(key: key, contentCount: content.count)
+    guard let entry = unsafe allocate(key: key, contentCount: content.count) else { return nil }
     unsafe entry.initialize(
       to: SharedEntry(
         hash: hash, value: value, flags: flags, keyCount: key.count, deadline: deadline, usedAt: usedAt))
@@ -71,9 +71,9 @@ extension UnsafeMutablePointer where Pointee == SharedEntry {
     return unsafe entry
   }
 
-  /// A new entry for an empty list.
-  static func makeList(key: UnsafeRawBufferPointer, hash: UInt64, usedAt: UInt64) -> EntryPointer {
-    let entry = unsafe allocate(key: key, contentCount: 0)
+  /// A new entry for an empty list; nil when the system has no memory for it.
+  static func makeList(key: UnsafeRawBufferPointer, hash: UInt64, usedAt: UInt64) -> EntryPointer? {
+    guard let entry = unsafe allocate(key: key, contentCount: 0) else { return nil }
     let list = unsafe Unmanaged.passRetained(SharedList())
     unsafe entry.initialize(
       to: SharedEntry(
@@ -81,10 +81,8 @@ extension UnsafeMutablePointer where Pointee == SharedEntry {
     return unsafe entry
   }
 
-  private static func allocate(key: UnsafeRawBufferPointer, contentCount: Int) -> EntryPointer {
-    guard let block = unsafe malloc(MemoryLayout<SharedEntry>.size + key.count + contentCount) else {
-      fatalError("out of memory for an entry of a shared dictionary")
-    }
+  private static func allocate(key: UnsafeRawBufferPointer, contentCount: Int) -> EntryPointer? {
+    guard let block = unsafe malloc(MemoryLayout<SharedEntry>.size + key.count + contentCount) else { return nil }
     let entry = unsafe block.assumingMemoryBound(to: SharedEntry.self)
     if let base = key.baseAddress, unsafe !key.isEmpty {
       unsafe entry.keyBase.copyMemory(from: base, byteCount: key.count)

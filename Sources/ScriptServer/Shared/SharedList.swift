@@ -90,29 +90,32 @@ final class SharedList {
     unsafe Self.bytes(ofContent: value.content.count) + (hasRoom(end) ? 0 : Self.bytes(ofBlock: nextCapacity))
   }
 
-  /// Adds a copy of a value.
-  func push(_ value: SharedValue, at end: End) {
-    bytes += cost(of: value, at: end)
-    if !hasRoom(end) { addBlock(end) }
-    let element = Self.make(value)
+  /// Adds a copy of a value; false, and nothing has changed, when the system has no memory for it.
+  func push(_ value: SharedValue, at end: End) -> Bool {
+    let cost = cost(of: value, at: end)
+    guard let element = Self.make(value) else { return false }
+    if !hasRoom(end), !addBlock(end) {
+      Self.free(element)
+      return false
+    }
+    bytes += cost
     switch end {
     case .front:
-      guard let block = unsafe head else { return }
+      guard let block = unsafe head else { return false }
       unsafe block.pointee.start -= 1
       unsafe Self.elements(block)[Int(block.pointee.start)] = element
     case .back:
-      guard let block = unsafe tail else { return }
+      guard let block = unsafe tail else { return false }
       unsafe Self.elements(block)[Int(block.pointee.end)] = element
       unsafe block.pointee.end += 1
     }
     count += 1
+    return true
   }
 
-  private func addBlock(_ end: End) {
+  private func addBlock(_ end: End) -> Bool {
     let capacity = nextCapacity
-    guard let memory = unsafe malloc(Self.bytes(ofBlock: capacity) - Self.allocationBytes) else {
-      fatalError("out of memory for a shared list")
-    }
+    guard let memory = unsafe malloc(Self.bytes(ofBlock: capacity) - Self.allocationBytes) else { return false }
     let block = unsafe memory.assumingMemoryBound(to: Block.self)
     let start = end == .front ? Int32(capacity) : 0
     unsafe block.initialize(
@@ -129,9 +132,10 @@ final class SharedList {
       unsafe tail = unsafe block
       if unsafe head == nil { unsafe head = unsafe block }
     }
+    return true
   }
 
-  private static func make(_ value: SharedValue) -> Element {
+  private static func make(_ value: SharedValue) -> Element? {
     let content = unsafe value.content
     var element = Element(word: value.word, count: UInt32(content.count), kind: value.kind)
     guard let base = content.baseAddress, unsafe !content.isEmpty else { return element }
@@ -139,7 +143,7 @@ final class SharedList {
       unsafe withUnsafeMutableBytes(of: &element.word) { unsafe $0.copyMemory(from: content) }
       return element
     }
-    guard let block = unsafe malloc(content.count) else { fatalError("out of memory for a shared list") }
+    guard let block = unsafe malloc(content.count) else { return nil }
     unsafe block.copyMemory(from: base, byteCount: content.count)
     element.word = UInt64(UInt(bitPattern: block))
     return element

@@ -116,8 +116,9 @@ struct SpawnTable: ~Copyable {
     precondition(isCurrent(token), "a spawned task ended twice")
     slots[Int(token.slot)].run = .none
     slots[Int(token.slot)].waiters = []
-    slots[Int(token.slot)].token.generation = max(token.generation &+ 1, 1)
-    free.append(token.slot)
+    slots[Int(token.slot)].token.generation = token.generation &+ 1
+    // A slot that used all 2^32 is retired, so that no token of a script ever means two tasks.
+    if token.generation != .max { free.append(token.slot) }
     count -= 1
   }
 

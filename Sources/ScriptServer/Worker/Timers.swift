@@ -77,8 +77,9 @@ struct TimerTable: ~Copyable {
   mutating func remove(_ token: TimerToken) {
     precondition(isCurrent(token), "a timer ended twice")
     slots[Int(token.slot)].function = .none
-    slots[Int(token.slot)].token.generation = max(token.generation &+ 1, 1)
-    free.append(token.slot)
+    slots[Int(token.slot)].token.generation = token.generation &+ 1
+    // A slot that used all 2^32 is retired, so that no token of a script ever means two timers.
+    if token.generation != .max { free.append(token.slot) }
     count -= 1
   }
 

@@ -206,7 +206,17 @@ extension Worker {
 
   /// Queues `message` for every connection of this worker, or of one room of it.
   func broadcastHere(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
-    let slots = room.map { rooms.slots($0) } ?? table.open
+    guard let room else { return unsafe broadcastHere(message, slots: table.open, except: except) }
+    // One list for all broadcasts; one within another, by a codec in Lua, has a list of its own.
+    var slots = visitedSlots
+    visitedSlots = []
+    slots.removeAll(keepingCapacity: true)
+    rooms.appendSlots(room, to: &slots)
+    unsafe broadcastHere(message, slots: slots, except: except)
+    visitedSlots = slots
+  }
+
+  private func broadcastHere(_ message: UnsafeRawBufferPointer, slots: [UInt32], except: ConnectionID?) {
     let exceptKey = except.map { $0.workerIndex == index ? $0.key : .none } ?? .none
     var framed = unsafe FramedBroadcast(message)
     for slot in slots {

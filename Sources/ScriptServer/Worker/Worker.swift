@@ -29,6 +29,9 @@ final class Worker: @unchecked Sendable {
   let pool: UnsafeMutablePointer<BufferPool>
   var table = ConnectionTable()
   var rooms: Rooms
+  var recentRoomNames = RecentRoomNames()
+  /// The list of connections that the last broadcast to a room went through, kept for its memory.
+  var visitedSlots: [UInt32] = []
   var codecs = CodecTable()
   var tasks = TaskTable()
   var timers = TimerTable()
