@@ -125,7 +125,7 @@ struct SharedHistoryTests {
       for index in 0..<3 { (results + index).initialize(to: callers[index]) }
       callers = []
       nonisolated(unsafe) let shares = results
-      try inParallel(3) { shares[$0].run(500) }
+      try inParallel(3, timeout: Patience.scaled(120)) { shares[$0].run(500) }
       for key in 0..<keys { holds(isLinearizable((0..<3).map { results[$0].operations[key] })) }
       results.deinitialize(count: 3)
       results.deallocate()
@@ -137,7 +137,7 @@ struct SharedHistoryTests {
     let shared = SharedDictionary(name: [], capacityBytes: 1 << 20)
     let count = 50_000 * Self.scale
     let total = Caller.Reference()
-    try inParallel(4) { _ in
+    try inParallel(4, timeout: Patience.scaled(120)) { _ in
       var own = 0
       for _ in 0..<count {
         let outcome = [UInt8(0)].withUnsafeBytes {
@@ -160,7 +160,7 @@ struct SharedHistoryTests {
     let over = Caller.Reference()
     let seeds = (0..<4).map { _ in random.next() }
     let seen = Caller.Reference()
-    try inParallel(4) { thread in
+    try inParallel(4, timeout: Patience.scaled(120)) { thread in
       var random = SeededGenerator(seed: seeds[thread])
       if thread < 2 {
         for _ in 0..<60_000 * Self.scale { Self.change(shared, &random) }
