@@ -158,7 +158,9 @@ private struct ExampleRun {
   private func compareErrors() throws {
     let wanted = example.session.filter { $0.hasPrefix("log: ") }.map { String($0.dropFirst(5)) }
     for line in logLines(server.errors)
-    where line.hasPrefix("error ") && !line.hasPrefix("error a worker is stuck") && !wanted.contains(where: { PageExample.matches(line, $0) }) {
+    where line.hasPrefix("error ") && !line.hasPrefix("error a worker is stuck")
+      && !wanted.contains(where: { PageExample.matches(line, $0) })
+    {
       throw failure("it logged: \(line)")
     }
   }
