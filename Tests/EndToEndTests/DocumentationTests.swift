@@ -99,7 +99,10 @@ import Testing
     #expect(status == .exited(0), "\(command): \(child.transcript)")
   }
 
-  @Test(arguments: ["README.md", "docs/REFERENCE.md", "docs/ARCHITECTURE.md", "docs/COMPLETION-IO.md", "CHANGELOG.md"])
+  @Test(arguments: [
+    "README.md", "docs/REFERENCE.md", "docs/ARCHITECTURE.md", "docs/COMPLETION-IO.md", "docs/PERFORMANCE.md",
+    "CHANGELOG.md",
+  ])
   func `links of a page lead to files that exist`(page: String) throws {
     let folder = (page as NSString).deletingLastPathComponent
     for part in try ProjectFiles.text(page).components(separatedBy: "](").dropFirst() {
