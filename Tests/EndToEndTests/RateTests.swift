@@ -75,13 +75,13 @@ import Testing
     let server = try MoonportProcess.serving(
       RateTests.echo, "codec = 'line', idle_timeout = 60, message_rate = { per_second = 100, burst = 20 }")
     let eager = try server.connect()
-    let start = try uptime()
+    let start = Deadline.uptime
     try eager.send((0..<80).map { "\($0)\n" }.joined())
     for index in 0..<20 { #expect(try eager.receiveLine() == "\(index)") }
     #expect(try server.connect().ask("calm") == "calm")
     for index in 20..<80 { #expect(try eager.receiveLine() == "\(index)") }
     // 60 messages beyond the burst at 100 a second.
-    #expect(try uptime() - start >= 0.58)
+    #expect(Deadline.uptime - start >= 0.58)
     #expect(!contains(server.output, "closed m") && !contains(server.output, "closed t"))
   }
 
@@ -124,12 +124,12 @@ import Testing
     ) { $0.listeners = 3 }
     for index in 0..<3 {
       let client = try server.connect(listener: index)
-      let start = try uptime()
+      let start = Deadline.uptime
       let text = (0..<30).map { index == 0 ? "\($0)\n" : "\($0 % 10)" }.joined()
       try client.send(text)
       #expect(String(decoding: try client.receive(exactly: text.utf8.count), as: UTF8.self) == text)
       // 25 beyond the burst at 50 a second.
-      #expect(try uptime() - start >= 0.48)
+      #expect(Deadline.uptime - start >= 0.48)
       try client.send(index == 0 ? "last\n" : "l")
       try client.halfClose()
       #expect(try client.receiveTextUntilEnd() == (index == 0 ? "last\n" : "l"))
@@ -217,12 +217,5 @@ import Testing
     #expect(result.status == .exited(1))
     #expect(contains(result.errors, "main.lua:3: "), "\(result)")
     #expect(contains(result.errors, problem), "\(result)")
-  }
-
-  /// Seconds of the monotonic clock.
-  private func uptime() throws -> Double {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
   }
 }

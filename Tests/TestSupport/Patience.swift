@@ -42,6 +42,9 @@ package struct Deadline: Sendable {
     timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
   }
 
+  /// Seconds of the monotonic clock.
+  package static var uptime: Double { Double(now()) / 1e9 }
+
   private static func now() -> Int64 {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)

@@ -13,6 +13,8 @@ package func escaped(_ bytes: UnsafeRawBufferPointer, limit: Int = LogLimits.val
 package enum LogLimits {
   /// 8 KiB of a message or a field's value: a long traceback fits, a client's megabyte does not.
   package static let valueBytesMax = 8192
+  /// 256 bytes of a field's name: a script may take it from a client.
+  package static let nameBytesMax = 256
   /// 64 fields; with the bound of a value that keeps any line below a megabyte.
   package static let fieldsMax = 64
   /// Nested fields are shown 8 levels deep: deeper ones are data, not an event, and would need stack.

@@ -98,6 +98,7 @@ struct LogLine {
 
   /// Adds one field.
   mutating func add(_ name: String, _ value: Logger.MetadataValue) {
+    let name = Self.bounded(name)
     switch form {
     case .text(var line):
       // The one reference, so that the append does not copy.
@@ -133,6 +134,17 @@ struct LogLine {
     case .json(var json):
       json.endObject()
       return json.bytes
+    }
+  }
+
+  /// A field's name, cut where it is longer than any name need be.
+  private static func bounded(_ name: String) -> String {
+    guard name.utf8.count > LogLimits.nameBytesMax else { return name }
+    var name = name
+    return name.withUTF8 { bytes in
+      let bytes = UnsafeRawBufferPointer(bytes)
+      let kept = unsafe UTF8Step.cut(bytes, limit: LogLimits.nameBytesMax)
+      return unsafe String(decoding: bytes[..<kept], as: UTF8.self) + "…"
     }
   }
 
@@ -183,7 +195,7 @@ struct LogLine {
     case .dictionary(let values):
       json.beginObject()
       for name in values.keys.sorted().prefix(LogLimits.fieldsMax) {
-        json.key(name)
+        json.key(bounded(name))
         append(values[name]!, depth: depth + 1, to: &json)
       }
       json.endObject()
