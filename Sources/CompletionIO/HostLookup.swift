@@ -49,7 +49,9 @@ extension SocketAddress {
     var next = unsafe list
     while let entry = unsafe next {
       unsafe next = unsafe entry.pointee.ai_next
-      guard let address = unsafe SocketAddress(entry.pointee, port: port), !addresses.contains(address) else { continue }
+      guard let address = unsafe SocketAddress(entry.pointee, port: port), !addresses.contains(address) else {
+        continue
+      }
       addresses.append(address)
     }
     if addresses.isEmpty { throw .notFound }

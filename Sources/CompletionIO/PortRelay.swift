@@ -171,7 +171,8 @@ extension PortState {
     var left = PortLimits.relayBytesMax
     while unsafe side.pointee.flags.contains(.submitted) {
       if left <= 0 || !readBuffer.hasRoom { return unsafe goOn(side, index) }
-      guard let source = unsafe table.find(side.pointee.key), let target = unsafe table.find(relays[index ^ 1].pointee.key)
+      guard let source = unsafe table.find(side.pointee.key),
+        let target = unsafe table.find(relays[index ^ 1].pointee.key)
       else { return }
       let step: RelayStep
       if unsafe side.pointee.heldBytes > 0 {

@@ -102,7 +102,10 @@ import Testing
       ("connect()", "line:1: bad argument #1 to 'connect' (string expected, got no value)"),
       ("connect(1)", "line:1: bad argument #1 to 'connect' (string expected, got number)"),
       ("connect('a:1', 1)", "line:1: bad argument #2 to 'connect' (table expected, got number)"),
-      ("connect('a:1', { to = 1 })", "line:1: moonport.connect: unknown option \"to\"; it knows codec, handler, timeout"),
+      (
+        "connect('a:1', { to = 1 })",
+        "line:1: moonport.connect: unknown option \"to\"; it knows codec, handler, timeout"
+      ),
       ("connect('a:1', { timeout = -1 })", "line:1: moonport.connect: option 'timeout' must be a number of seconds"),
       ("connect('a:1', { codec = 'x' })", "line:1: moonport.connect: unknown codec \"x\""),
       ("connect('a:1', { handler = 1 })", "line:1: moonport.connect: option 'handler' must be a table"),
@@ -136,7 +139,9 @@ import Testing
 
   // MARK: resolve
 
-  @Test func `resolve gives the addresses of a name as texts, a literal itself, and a reason for what is no name`() throws {
+  @Test func `resolve gives the addresses of a name as texts, a literal itself, and a reason for what is no name`()
+    throws
+  {
     let server = try serve(workers: 2)
     let client = try server.connect()
     #expect(
@@ -179,7 +184,8 @@ import Testing
     #expect(try server.residentBytes() - resident < 4_000_000)
     try upstream.halfClose()
     let answer = try client.ask(
-      "local n, sum = 0, 0 for m in kept[1]:messages() do n = n + #m for i = 1, #m, 4099 do sum = sum + m:byte(i) end end return n")
+      "local n, sum = 0, 0 for m in kept[1]:messages() do n = n + #m for i = 1, #m, 4099 do sum = sum + m:byte(i) end end return n"
+    )
     #expect(answer == "\(sent)")
     #expect(try client.ask("return kept[1]:closed(), kept[1]:receive()") == "true nil closed")
   }
@@ -193,7 +199,8 @@ import Testing
       ("a\nb\nc", "return kept[1]:receive(), kept[1]:receive(), kept[1]:receive(1)", "a b c"),
       ("", "return kept[1]:receive()", "nil closed"),
     ] {
-      try client.send("kept[1] = moonport.connect('\(listener.address)', { codec = 'line' }) return kept[1]:receive()\n")
+      try client.send(
+        "kept[1] = moonport.connect('\(listener.address)', { codec = 'line' }) return kept[1]:receive()\n")
       let upstream = try listener.accept()
       try upstream.send("go\n\(sent)")
       try upstream.halfClose()
@@ -241,7 +248,8 @@ import Testing
     let client = try server.connect()
     let listener = try TestListener()
     try client.send(
-      "kept[1] = moonport.connect('\(listener.address)', { handler = { on_message = function() error('oops') end } })\n")
+      "kept[1] = moonport.connect('\(listener.address)', { handler = { on_message = function() error('oops') end } })\n"
+    )
     let upstream = try listener.accept()
     _ = try client.receiveLine()
     try upstream.send("x")
@@ -287,7 +295,9 @@ import Testing
     #expect(try upstream.receiveLine() == "by id")
     let status = try server.status()
     #expect(status["connections"].integer == 2)
-    let row = try server.done("connections").split(separator: "\n").first { contains(String($0), "-> \(listener.address)") }
+    let row = try server.done("connections").split(separator: "\n").first {
+      contains(String($0), "-> \(listener.address)")
+    }
     #expect(row != nil, "connections does not show who made it")
     try server.done("kick", id)
     #expect(try upstream.waitForEnd() == .closed)
@@ -307,7 +317,8 @@ import Testing
     try eventually("the sockets are closed") { try server.descriptorCount() == before }
     // One that may succeed at the same moment: either way its end is noticed.
     let listener = try TestListener()
-    _ = try client.ask("local t = moonport.spawn(moonport.connect, '\(listener.address)') moonport.after(0, function() t:cancel() end)")
+    _ = try client.ask(
+      "local t = moonport.spawn(moonport.connect, '\(listener.address)') moonport.after(0, function() t:cancel() end)")
     try listener.accept().close()
     try eventually("that one is closed") { try server.descriptorCount() == before }
   }

@@ -61,8 +61,9 @@ import Testing
             try Self.visit(client, (number + round) % 3, round)
           } catch let failure as TestFailure {
             // A handler that waited over two reloads is ended with its connection; nothing else may happen.
-            guard contains(failure.description, "ended") || contains(failure.description, "reset")
-              || contains(failure.description, "Broken pipe")
+            guard
+              contains(failure.description, "ended") || contains(failure.description, "reset")
+                || contains(failure.description, "Broken pipe")
             else { throw failure }
           }
         }

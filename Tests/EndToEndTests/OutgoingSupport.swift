@@ -44,7 +44,9 @@ final class DeafListener {
           $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
         }
     }
-    guard withAddress({ bind(listener, $0, $1) }) == 0, listen(listener, 0) == 0 else { throw TestFailure.call("listen") }
+    guard withAddress({ bind(listener, $0, $1) }) == 0, listen(listener, 0) == 0 else {
+      throw TestFailure.call("listen")
+    }
     var length = socklen_t(MemoryLayout<sockaddr_in6>.size)
     var bound = sockaddr_in6()
     _ = withUnsafeMutablePointer(to: &bound) {

@@ -158,7 +158,8 @@ import Testing
 
   @Test func `closing either connection ends the pipe, after what is under way`() throws {
     for (code, reasons) in [
-      ("kept[1]:close('enough')", "enough"), ("kept[2]:close()", "script"), ("moonport.close(kept[2].id, 'by id')", "by id"),
+      ("kept[1]:close('enough')", "enough"), ("kept[2]:close()", "script"),
+      ("moonport.close(kept[2].id, 'by id')", "by id"),
     ] {
       let listener = try TestListener()
       let server = try MoonportProcess.serving(
@@ -269,8 +270,11 @@ import Testing
     }
     #expect(try driver.ask("return moonport.send(second.id, 'a')") == "nil piped")
     #expect(try driver.ask("return moonport.pipe(up, conn)") == "nil piped 0 0")
-    #expect(contains(try driver.ask("return moonport.pipe(conn, conn)"), "line:1: pipe: the two connections are the same one"))
-    _ = try driver.ask("second:join('r') moonport.broadcast('not for the piped') moonport.broadcast('nor here', { room = 'r' })")
+    #expect(
+      contains(try driver.ask("return moonport.pipe(conn, conn)"), "line:1: pipe: the two connections are the same one")
+    )
+    _ = try driver.ask(
+      "second:join('r') moonport.broadcast('not for the piped') moonport.broadcast('nor here', { room = 'r' })")
     #expect(try driver.receiveLine() == "not for the piped" || true)
     try client.send("y")
     #expect(try upstream.receive(exactly: 1) == Array("y".utf8))

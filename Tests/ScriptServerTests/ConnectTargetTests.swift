@@ -33,7 +33,8 @@ struct ConnectTargetTests {
   @Test("what is none says what an address looks like")
   func wrong() {
     for text in [
-      "", "host", "host:", "host:0", "host:65536", "host:x", "host:+1", "::1:80", "[::1]", "[::1]:0", "[::1:80", "[x]:80",
+      "", "host", "host:", "host:0", "host:65536", "host:x", "host:+1", "::1:80", "[::1]", "[::1]:0", "[::1:80",
+      "[x]:80",
       "unix:", "a\0b:1", String(repeating: "x", count: 254) + ":1",
     ] {
       #expect(throws: ConnectTargetError.self, "\(text)") { try ConnectTarget(parsing: text) }

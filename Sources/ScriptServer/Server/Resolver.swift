@@ -56,7 +56,8 @@ final class Resolver: @unchecked Sendable {
   }
 
   /// Asks for a name; the answer comes to `mailbox`. Questions for one name share a look-up. False when too many names wait.
-  func lookUp(_ name: String, for purpose: LookupPurpose, until: UInt64, answerTo mailbox: Mailbox<WorkerMessage>) -> Bool
+  func lookUp(_ name: String, for purpose: LookupPurpose, until: UInt64, answerTo mailbox: Mailbox<WorkerMessage>)
+    -> Bool
   {
     condition.withLock {
       if isEnding { return false }

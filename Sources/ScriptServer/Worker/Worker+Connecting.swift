@@ -77,7 +77,9 @@ extension Worker {
 
   private func tryNextAddress(_ number: ConnectNumber) {
     while let connect = connects[number] {
-      guard let address = connect.addresses.last else { return failConnect(number, (connect.failure ?? .unreachable).reason) }
+      guard let address = connect.addresses.last else {
+        return failConnect(number, (connect.failure ?? .unreachable).reason)
+      }
       connects.update(number) { $0.addresses.removeLast() }
       guard server.hasDescriptorToSpare else {
         noteFailure(number, .tooMany)
