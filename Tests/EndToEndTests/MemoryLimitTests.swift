@@ -32,7 +32,9 @@ import Testing
     """
 
   @Test func `a script that takes too much in any way gets an error, and memory and clients are as before`() throws {
-    let server = try MoonportProcess.serving(MemoryLimitTests.script) { $0.arguments = ["--memory-limit", "64M", "--handler-budget", "0.3"] }
+    let server = try MoonportProcess.serving(MemoryLimitTests.script) {
+      $0.arguments = ["--memory-limit", "64M", "--handler-budget", "0.3"]
+    }
     let other = try server.connect()
     func attack(_ act: String) throws {
       let client = try server.connect()
