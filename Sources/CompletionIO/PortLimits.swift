@@ -17,8 +17,10 @@ enum PortLimits {
   static let fileReadsMax = 2
   /// Completions that one event may cause other than accepting: a write and a read, or a write and both ends of a relay.
   static let completionsPerEventMax = 3
-  /// Bytes that one direction of a relay moves in one batch before others have their turn: about 0.1 ms.
-  static let relayBytesMax = 512 * 1024
+  /// Bytes that one direction of a relay moves in one batch before others have their turn: about 0.05 ms.
+  static let relayBytesMax = 128 * 1024
+  /// Directions that go on in one batch without an event, because the last one was too short for them: about 3 ms.
+  static let relaysGoingOnMax = 64
   /// How long a listener rests after descriptors or memory ran out, unless a descriptor is closed before. A second is
   /// short for a client that waits and long for a log that is told each time.
   static let exhaustedRestNanoseconds: UInt64 = 1_000_000_000

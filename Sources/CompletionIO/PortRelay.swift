@@ -138,8 +138,9 @@ extension PortState {
     let indexes = relaysGoingOn
     relaysGoingOn.removeAll(keepingCapacity: true)
     for (place, index) in indexes.enumerated() {
-      guard completions.room >= PortLimits.completionsPerEventMax, readBuffer.hasRoom else {
-        relaysGoingOn.append(contentsOf: indexes[place...])
+      guard place < PortLimits.relaysGoingOnMax, completions.room >= PortLimits.completionsPerEventMax else {
+        // Before those that had their turn just now.
+        relaysGoingOn.insert(contentsOf: indexes[place...], at: 0)
         return
       }
       let side = unsafe relays[Int(index)]

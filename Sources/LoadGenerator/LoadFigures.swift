@@ -40,7 +40,7 @@ package struct LoadFigures: Sendable {
 
   /// Nothing went wrong and something was measured.
   package var isGood: Bool {
-    mismatches == 0 && connectionsLost == 0 && unanswered == 0 && messagesInTime > 0
+    mismatches == 0 && connectionsLost == 0 && unanswered == 0 && messagesBack + messagesInTime > 0
   }
 
   /// Echoes in a second; without echoes messages sent.

@@ -12,6 +12,7 @@ import Testing
     let server = try MoonportProcess.serving("function h.on_start()\n\(body)\nend") {
       $0.arguments = ["--log-format", format, "--log-level", "debug"]
     }
+    try server.waitForErrors(containing: "MARK")
     #expect(server.child.errors.wait { $0.components(separatedBy: "MARK").last?.contains("\n") == true })
     return server.errors.components(separatedBy: "\n").first { $0.contains("MARK") } ?? ""
   }

@@ -153,11 +153,12 @@ private struct ExampleRun {
     guard agrees else { throw failure("it printed \(printed), not \(expected)") }
   }
 
-  /// An error that the session does not show is none that the example wants.
+  /// An error that the session does not show is none that the example wants. That a worker stood still for seconds, on a busy
+  /// machine, is no fault of the example.
   private func compareErrors() throws {
     let wanted = example.session.filter { $0.hasPrefix("log: ") }.map { String($0.dropFirst(5)) }
     for line in logLines(server.errors)
-    where line.hasPrefix("error ") && !wanted.contains(where: { PageExample.matches(line, $0) }) {
+    where line.hasPrefix("error ") && !line.hasPrefix("error a worker is stuck") && !wanted.contains(where: { PageExample.matches(line, $0) }) {
       throw failure("it logged: \(line)")
     }
   }

@@ -95,7 +95,8 @@ import Testing
         ("d:set(('x'):rep(65535), 1)", "true nil false"), ("d:set(12, 'number')", "true nil false"),
         ("d:get('12')", "number"),
         ("d:flush()", ""), ("d:count(), d:capacity(), d:free_space()", "0 67108864 67108864"),
-        ("d:set('e', 1, 0.001), sleep(0.005), d:flush_expired()", "true nil 1"), ("d:flush_all()", ""),
+        ("d:set('e', 1, 0.001), require('moonport').sleep(0.005), d:flush_expired()", "true nil 1"),
+        ("d:flush_all()", ""),
         ("tostring(d), d == require('moonport').shared('test')", "shared dictionary (test) true"),
       ])
     try server.stop()

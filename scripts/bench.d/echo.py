@@ -62,10 +62,15 @@ def run(bench, report):
 def alternate(bench, report, compared, case):
     """Each server once in each round; a warm-up before the first, since some compile as they run."""
     report.say(f"echo: {case[0]} in flight, {case[1]} connections, {case[2]} bytes, codec {case[3]}")
-    for process in compared.values():
-        measure(bench, process, case, min(0.3, bench.seconds))
+    able = {}
+    for name, process in compared.items():
+        try:
+            measure(bench, process, case, min(0.3, bench.seconds))
+            able[name] = process
+        except RuntimeError as failure:
+            bench.missing[f"{name}, echo {case}"] = str(failure)[:300]
     return [
-        {name: measure(bench, process, case, bench.seconds) for name, process in compared.items()}
+        {name: measure(bench, process, case, bench.seconds) for name, process in able.items()}
         for _ in range(bench.rounds)
     ]
 

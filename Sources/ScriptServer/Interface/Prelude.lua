@@ -221,11 +221,13 @@ end
 -- Whether a table within the one that a script returns is one of handlers for outgoing connections.
 local function is_handlers(value)
   if type(value) ~= "table" then return false end
+  local count = 0
   for _, name in ipairs { "on_open", "on_message", "on_drain", "on_close", "on_error" } do
     local handler = rawget(value, name)
     if handler ~= nil and type(handler) ~= "function" then return false end
+    if handler then count = count + 1 end
   end
-  return true
+  return count > 0
 end
 
 -- Hands the functions of a handler table over; returns the number of the set. `place` is "file:line" for an error about a value

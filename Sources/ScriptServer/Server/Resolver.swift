@@ -88,8 +88,7 @@ final class Resolver: @unchecked Sendable {
 
   /// Never joined, since it may hang.
   private func startThread() {
-    threads += 1
-    _ = Thread.start(name: "resolver") { [self] in work() }
+    if Thread.startIfPossible(name: "resolver", { [self] in work() }) != nil { threads += 1 }
   }
 
   private func work() {

@@ -19,12 +19,16 @@ struct EntryTable: ~Copyable {
   /// How many entries there are. Behind a pointer, as all that changes, since readers have the table itself.
   private let counted: UnsafeMutablePointer<Int>
 
-  /// What an array of places begins with. The first field never changes; the others are the writer's.
+  /// What an array of places begins with; it never changes. The writer's tally is next, then the places.
   private struct Head {
     var mask: UInt64
-    var live: Int
+  }
+
+  /// What the writer counts of an array.
+  private struct Tally {
+    var live = 0
     /// Places that are not empty, those of removed entries included.
-    var taken: Int
+    var taken = 0
   }
 
   /// An empty place ends a search; that of a removed entry does not.
@@ -52,8 +56,12 @@ struct EntryTable: ~Copyable {
     unsafe UnsafeMutablePointer(bitPattern: address)
   }
 
+  private static func tally(_ array: UnsafeMutablePointer<Head>) -> UnsafeMutablePointer<Tally> {
+    unsafe UnsafeMutableRawPointer(array + 1).assumingMemoryBound(to: Tally.self)
+  }
+
   private static func places(_ array: UnsafeMutablePointer<Head>) -> UnsafeMutablePointer<Atomic<UInt>> {
-    unsafe UnsafeMutableRawPointer(array + 1).assumingMemoryBound(to: Atomic<UInt>.self)
+    unsafe UnsafeMutableRawPointer(tally(array) + 1).assumingMemoryBound(to: Atomic<UInt>.self)
   }
 
   /// The entry with the key.
@@ -102,7 +110,9 @@ struct EntryTable: ~Copyable {
     let old = unsafe part.pointee.load(ordering: .relaxed)
     unsafe counted.pointee += 1
     // At most two thirds taken, so that a search is short and ends.
-    if let array = unsafe Self.array(old), unsafe 3 * (array.pointee.taken + 1) <= 2 * Int(array.pointee.mask + 1) {
+    if let array = unsafe Self.array(old),
+      unsafe 3 * (Self.tally(array).pointee.taken + 1) <= 2 * Int(array.pointee.mask + 1)
+    {
       unsafe Self.put(entry, in: array)
       return nil
     }
@@ -119,7 +129,7 @@ struct EntryTable: ~Copyable {
     }
     unsafe place.pointee.store(Self.removed, ordering: .sequentiallyConsistent)
     if let array = unsafe Self.array((parts + Self.part(unsafe entry.pointee.hash)).pointee.load(ordering: .relaxed)) {
-      unsafe array.pointee.live -= 1
+      unsafe Self.tally(array).pointee.live -= 1
     }
     unsafe counted.pointee -= 1
   }
@@ -131,20 +141,22 @@ struct EntryTable: ~Copyable {
     var index = unsafe entry.pointee.hash & mask
     while unsafe (places + Int(index)).pointee.load(ordering: .relaxed) > removed { index = (index + 1) & mask }
     let place = unsafe places + Int(index)
-    if unsafe place.pointee.load(ordering: .relaxed) == empty { unsafe array.pointee.taken += 1 }
-    unsafe array.pointee.live += 1
+    if unsafe place.pointee.load(ordering: .relaxed) == empty { unsafe tally(array).pointee.taken += 1 }
+    unsafe tally(array).pointee.live += 1
     unsafe place.pointee.store(UInt(bitPattern: entry), ordering: .sequentiallyConsistent)
   }
 
   /// A new array with the entries of `old` and room for as many more.
   private static func grown(_ old: UnsafeMutablePointer<Head>?) -> UnsafeMutablePointer<Head> {
-    let live = unsafe old?.pointee.live ?? 0
+    var live = 0
+    if let old = unsafe old { live = unsafe tally(old).pointee.live }
     var capacity = smallestPart
     while capacity < 3 * (live + 1) { capacity *= 2 }
-    let size = MemoryLayout<Head>.size + capacity * MemoryLayout<Atomic<UInt>>.size
+    let size = MemoryLayout<Head>.size + MemoryLayout<Tally>.size + capacity * MemoryLayout<Atomic<UInt>>.size
     guard let block = unsafe calloc(1, size) else { fatalError("out of memory for a shared dictionary's table") }
     let array = unsafe block.assumingMemoryBound(to: Head.self)
-    unsafe array.initialize(to: Head(mask: UInt64(capacity - 1), live: 0, taken: 0))
+    unsafe array.initialize(to: Head(mask: UInt64(capacity - 1)))
+    unsafe tally(array).initialize(to: Tally())
     unsafe each(old) { unsafe put($0, in: array) }
     return unsafe array
   }
