@@ -174,7 +174,9 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     switch family {
     case AF_INET: hasher.combine(load(sockaddr_in.self).sin_addr.s_addr)
     case AF_INET6:
-      let network = unsafe withUnsafeBytes(of: load(sockaddr_in6.self).sin6_addr) { unsafe $0.loadUnaligned(as: UInt64.self) }
+      let network = unsafe withUnsafeBytes(of: load(sockaddr_in6.self).sin6_addr) {
+        unsafe $0.loadUnaligned(as: UInt64.self)
+      }
       hasher.combine(network)
     default: break
     }

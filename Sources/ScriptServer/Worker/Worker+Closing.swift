@@ -133,7 +133,7 @@ extension Worker {
   func leave(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     unsafe wakeReceiver(connection, .closed)
     guard unsafe connection.pointee.phase == .open else { return }
-    count(reason)
+    if unsafe !connection.pointee.flags.contains(.outgoing) { count(reason) }
     unsafe table.leaveOpen(connection)
     unsafe rooms.leaveAll(connection)
     let own = unsafe connection.pointee.handlers
