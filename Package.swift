@@ -17,6 +17,27 @@ let hotPath: [SwiftSetting] =
     .unsafeFlags(["-enforce-exclusivity=unchecked", "-cross-module-optimization"], .when(configuration: .release))
   ]
 
+/// The part of the Lua interface that is written in Lua; see Prelude.swift for the order in which they run.
+let preludeFiles = [
+  "Broadcasts",
+  "Channels",
+  "Codecs",
+  "Connections",
+  "Environments",
+  "Generations",
+  "Handlers",
+  "Listeners",
+  "Logging",
+  "Modules",
+  "Moonport",
+  "Offload",
+  "Options",
+  "Outgoing",
+  "SharedDictionaries",
+  "Tasks",
+  "Timers",
+]
+
 let package = Package(
   name: "moonport",
   products: [
@@ -49,7 +70,7 @@ let package = Package(
       dependencies: [
         "CompletionIO", "Codecs", "LuaRuntime", .product(name: "Logging", package: "swift-log"),
       ],
-      resources: [.embedInCode("Interface/Prelude.lua")],
+      resources: preludeFiles.map { .embedInCode("Prelude/\($0).lua") },
       swiftSettings: hotPath),
     .target(
       name: "LoadGenerator",

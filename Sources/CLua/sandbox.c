@@ -1,6 +1,6 @@
 // The functions of the standard libraries that a script gets in a form that cannot harm the server: they keep `__gc` out of
 // metatables, and hands off metatables and functions that the server itself depends on. Which functions a script gets at all is
-// decided in Prelude.lua.
+// decided in the prelude (Environments.lua).
 //
 // `__gc` is refused because a finalizer runs with hooks switched off, in the middle of whatever allocates: nothing could end an
 // endless loop in one.

@@ -264,6 +264,7 @@ void mp_protected_call(mp_state *state, const mp_start *start, uint64_t budget_n
 
 typedef struct prelude {
   mp_state *state;
+  int32_t *table;
   const char *source;
   size_t count;
   const char *name;
@@ -271,16 +272,21 @@ typedef struct prelude {
 
 static int prelude_body(lua_State *L) {
   const prelude *p = lua_touserdata(L, 1);
+  if (*p->table == LUA_NOREF) {
+    lua_newtable(L);
+    *p->table = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
   if (luaL_loadbuffer(L, p->source, p->count, p->name) != LUA_OK) return lua_error(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, *p->table);
   lua_rawgeti(L, LUA_REGISTRYINDEX, p->state->natives);
   lua_rawgeti(L, LUA_REGISTRYINDEX, p->state->methods);
-  lua_call(L, 2, 1);
-  lua_pushinteger(L, luaL_ref(L, LUA_REGISTRYINDEX));
-  return 1;
+  lua_call(L, 3, 0);
+  return 0;
 }
 
-void mp_run_prelude(mp_state *state, const char *source, size_t count, const char *name, mp_outcome *outcome) {
-  prelude p = {state, source, count, name};
+void mp_run_prelude(mp_state *state, int32_t *table, const char *source, size_t count, const char *name,
+                    mp_outcome *outcome) {
+  prelude p = {state, table, source, count, name};
   run_protected(state, prelude_body, &p, outcome);
   // The state's runs may be another thread's from now on.
   mp_unbind(state);

@@ -115,18 +115,28 @@ package typealias StuckReport =
     return body(LuaOutcome(outcome))
   }
 
-  /// Compiles `source` and calls it with the native table and the methods' table; returns a reference to the table it returns.
-  package func runPrelude(_ source: [UInt8], name: StaticString) throws(LuaFailure) -> LuaReference {
+  /// Runs the parts of the prelude in order, each with one table for all, the native table and the methods' table; returns a
+  /// reference to the first, into which they put what others need.
+  package func runPrelude(_ parts: [[UInt8]], name: StaticString) throws(LuaFailure) -> LuaReference {
+    var table = LuaReference.none
+    for part in parts {
+      if let failure = runPart(part, name, &table.index) {
+        release(table)
+        throw failure
+      }
+    }
+    return table
+  }
+
+  private func runPart(_ source: [UInt8], _ name: StaticString, _ table: inout Int32) -> LuaFailure? {
     var outcome = mp_outcome()
     let chunk = unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
     unsafe source.withUnsafeBytes { bytes in
       let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
-      unsafe mp_run_prelude(state, base, bytes.count, chunk, &outcome)
+      unsafe mp_run_prelude(state, &table, base, bytes.count, chunk, &outcome)
     }
     defer { unsafe mp_discard(state, &outcome) }
-    let result = LuaOutcome(outcome)
-    if let failure = result.failure { throw failure }
-    return unsafe LuaReference(index: Int32(result[0].asInteger ?? Int64(LUA_NOREF)))
+    return LuaOutcome(outcome).failure
   }
 
   /// A reference to the function in field `name` of a table, or `none`.

@@ -141,7 +141,9 @@ import Testing
 
   @Test func `the reference has every function, method, handler and option that scripts can use`() throws {
     let page = try ProjectFiles.text(DocumentationTests.reference)
-    let prelude = try ProjectFiles.text("Sources/ScriptServer/Interface/Prelude.lua")
+    let preludeFolder = "Sources/ScriptServer/Prelude"
+    let prelude = try FileManager.default.contentsOfDirectory(atPath: ProjectFiles.path(preludeFolder)).sorted()
+      .map { try ProjectFiles.text("\(preludeFolder)/\($0)") }.joined(separator: "\n")
     var methods = matches(#"function connection\.(\w+)"#, in: prelude)
     let folder = "Sources/ScriptServer/Interface"
     for name in try FileManager.default.contentsOfDirectory(atPath: ProjectFiles.path(folder)) {

@@ -62,7 +62,7 @@ import Testing
     """
   }
 
-  @Test("through many reloads every line is answered once, every message reaches each worker once, every task ends once")
+  @Test("through many reloads every line has one answer, each worker every message once, every task one end")
   func everythingGoesOn() throws {
     let folder = try TemporaryFolder()
     try folder.write("double.lua", "return function(number) return 2 * number end\n")

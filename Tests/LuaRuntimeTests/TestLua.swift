@@ -62,7 +62,9 @@ final class TestLua {
     lua = state
     pool = CoroutinePool(state)
     do {
-      script = try lua.runPrelude(Array("local native, connection = ...; \(source)".utf8), name: "=script.lua")
+      let head = "local prelude, native, connection = ...; for name, f in pairs((function() "
+      let tail = " end)()) do prelude[name] = f end"
+      script = try lua.runPrelude([Array((head + source + tail).utf8)], name: "=script.lua")
     } catch {
       lua.close()
       throw error

@@ -222,8 +222,10 @@ typedef struct mp_start {
 // Calls a function under protection, with a traceback on error. `budget_ns` of thread CPU time end it with the error "budget
 // exceeded"; 0 is the state's own budget. Inside a run that goes on, that run's budget holds.
 void mp_protected_call(mp_state *state, const mp_start *start, uint64_t budget_ns, mp_outcome *outcome);
-// Compiles Lua source or a precompiled chunk and calls it with the native table; its result table is returned as a reference.
-void mp_run_prelude(mp_state *state, const char *source, size_t count, const char *name, mp_outcome *outcome);
+// Compiles one part of the prelude and calls it with the prelude's table, the native table and the methods' table. `*table` is a
+// reference to the first, made where it is LUA_NOREF; parts find there what earlier ones have put into it.
+void mp_run_prelude(mp_state *state, int32_t *table, const char *source, size_t count, const char *name,
+                    mp_outcome *outcome);
 // The function in field `name` of a referenced table as a new reference; LUA_NOREF when there is none or memory is short.
 int32_t mp_field_reference(mp_state *state, int32_t table, const char *name);
 // Drops what an outcome left on the main stack; outcomes are discarded in the reverse order of their calls.

@@ -1,5 +1,5 @@
 // The Lua state of one background thread for one generation. It is a worker's state without what a worker does: the same functions
-// and the same `require`, but no clients, no turns, and a `moonport` in which whatever needs a worker raises (Prelude.lua).
+// and the same `require`, but no clients, no turns, and a `moonport` in which whatever needs a worker raises (Offload.lua).
 
 import LuaRuntime
 

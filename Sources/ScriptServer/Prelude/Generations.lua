@@ -1,0 +1,71 @@
+-- Generations as Lua knows them: loading one, handing state over to the next, and forgetting one.
+local prelude, native = ...
+
+local unpack, type, pairs, ipairs, load, pcall = table.unpack, type, pairs, ipairs, load, pcall
+local describe, enter_handlers, enter_listener = prelude.describe, prelude.enter_handlers, prelude.enter_listener
+local is_handlers, make_environment = prelude.is_handlers, prelude.make_environment
+local outgoing_handlers = prelude.outgoing_handlers
+
+local generations = {}
+
+local function enter_named(generation, name, handlers)
+  if generation.names[handlers] then return end
+  generation.names[handlers] = name
+  native.named_handlers(name, outgoing_handlers(handlers))
+end
+
+-- Hands the handlers and listeners of a loaded script over.
+local function enter_all(generation, place, handlers)
+  local sets = { [handlers] = enter_handlers(place, handlers) }
+  for _, options in ipairs(generation.listeners) do
+    local own = options.handler or handlers
+    if not sets[own] then sets[own] = enter_handlers(options.place, own) end
+    enter_listener(options, sets[own])
+  end
+  -- Outgoing connections with one of these tables go on with the next generation's table of the same name.
+  for name, value in pairs(handlers) do
+    if type(name) == "string" and is_handlers(value) then enter_named(generation, name, value) end
+  end
+  enter_named(generation, "", handlers)
+end
+
+-- Loads the generation's script. What it asked for is told to Swift: listeners, handlers. What is wrong with the script as such is
+-- returned, since a traceback would only show this file; what it raises itself is raised on.
+local function load_generation(number)
+  local source, place, last_line = native.main(number)
+  local generation = {
+    number = number, loaded = {}, requiring = {}, listeners = {}, names = {}, loading = true, arguments = native.arguments(),
+  }
+  generations[number] = generation
+  generation.arguments[0] = place:sub(2)
+  generation.environment = make_environment(generation)
+  local chunk, message = load(source, place, "t", generation.environment)
+  if not chunk then return message end
+  local handlers = chunk(unpack(generation.arguments))
+  generation.loading = false
+  local last = ("%s:%d"):format(place:sub(2), last_line)
+  if type(handlers) ~= "table" then
+    return ("%s: the script must return its table of handlers, not %s"):format(
+      last, type(handlers) == "nil" and "nothing" or describe(handlers))
+  end
+  generation.handlers = handlers
+  local entered, problem = pcall(enter_all, generation, last, handlers)
+  if not entered then return problem end
+end
+
+-- The state that the old generation saves and the new one takes over.
+local function hand_over(old_number, new_number)
+  local old, new = generations[old_number], generations[new_number]
+  local saved
+  if old and old.handlers.on_save then saved = old.handlers.on_save() end
+  if new.handlers.on_restore then new.handlers.on_restore(saved, old and old.handlers.version) end
+end
+
+local function forget(number)
+  generations[number] = nil
+end
+
+prelude.generations = generations
+prelude.load_generation = load_generation
+prelude.hand_over = hand_over
+prelude.forget = forget

@@ -1,0 +1,49 @@
+-- moonport.connect: its options and handlers.
+local prelude, native = ...
+
+local concat, error, type, pairs = table.concat, error, type, pairs
+local check_options, codec_number, describe = prelude.check_options, prelude.codec_number, prelude.describe
+local handler_names, known_handlers = prelude.handler_names, prelude.known_handlers
+local outgoing_handlers = prelude.outgoing_handlers
+
+local connect_options = { codec = "codec", timeout = "seconds", handler = "table" }
+
+-- Seconds that a connection may take to be made, its name's look-up included.
+local connect_seconds = 10
+
+local function check_outgoing_handlers(handlers)
+  for name, value in pairs(handlers) do
+    if type(name) == "string" and name:find("^on_") then
+      if not known_handlers[name] then
+        error(("moonport.connect: unknown handler '%s'; the handlers are %s"):format(name, concat(handler_names, ", ")), 3)
+      end
+      if type(value) ~= "function" then
+        error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 3)
+      end
+    end
+  end
+end
+
+local function connect(generation, address, options)
+  if type(address) ~= "string" then
+    error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 2)
+  end
+  -- Raises where nothing can wait, before anything is entered for the connection.
+  local problem = native.connect(address)
+  if problem then error("moonport.connect: " .. problem, 2) end
+  if options == nil then options = {} end
+  if type(options) ~= "table" then
+    error(("bad argument #2 to 'connect' (table expected, got %s)"):format(type(options)), 2)
+  end
+  check_options("moonport.connect", options, connect_options, 2)
+  local handlers = options.handler
+  if handlers then check_outgoing_handlers(handlers) end
+  local codec = options.codec or "raw"
+  local is_own = type(codec) == "table" and codec.type == nil
+  local number = codec_number("moonport.connect", codec, "own", 2)
+  local seconds = options.timeout or connect_seconds
+  if not handlers then return native.begin_connect(address, number, seconds, is_own) end
+  return native.begin_connect(address, number, seconds, is_own, generation.names[handlers], outgoing_handlers(handlers))
+end
+
+prelude.connect = connect
