@@ -194,7 +194,7 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
         conn:send("1 " .. text)
       end
       """
-    let server = try MoonportProcess(serving: script("1", body), workers: 2)
+    let server = try MoonportProcess(serving: script("1", body), workers: 2, ["--handler-budget", "30"])
     let clients = try server.connect(2)
     for client in clients { #expect(try client.ask("hello") == "1 hello") }
     try clients[0].send("spin\n")

@@ -92,13 +92,13 @@ package final class MoonportProcess: Sendable {
     try child.waitForErrors(containing: text, timeout: timeout)
   }
 
-  /// Asks the server to end (SIGTERM) and throws unless it does so with status 0, or with 3 because clients of the test were
-  /// still there: under a sanitizer, without a report.
+  /// Ends the server by `moonport stop`, which waits for no client, and throws unless that succeeds and the server ends with status
+  /// 0: under a sanitizer, without a report.
   package func stop(timeout: Double = Patience.seconds) throws {
-    child.sendSignal(SIGTERM)
+    let result = try control("stop", timeout: timeout)
     let status = try child.waitForExit(timeout: timeout)
-    guard status == .exited(0) || status == .exited(3) else {
-      throw TestFailure("the server ended with \(status)\n\(child.transcript)")
+    guard result.status == .exited(0), status == .exited(0) else {
+      throw TestFailure("the server ended with \(status), moonport stop with \(result)\n\(child.transcript)")
     }
   }
 

@@ -55,7 +55,8 @@ import Testing
     #expect(piped.output == "arguments: connect somewhere\nlines\n")
 
     server.child.closeInput()
-    try server.stop()
+    server.sendSignal(SIGTERM)
+    #expect(try server.waitForExit() == .exited(0))
 
     #expect {
       // Three listeners never come, and what was printed instead is in the failure.
