@@ -17,7 +17,11 @@ struct RelayTests {
   }
 
   private static func pattern(_ count: Int, _ seed: Int) -> [UInt8] {
-    (0..<count).map { UInt8(truncatingIfNeeded: ($0 &+ seed) &* 2_654_435_761 >> 7) }
+    // One block made byte by byte and then copied: under a sanitizer millions of steps take longer than anybody waits. Its length is
+    // a prime, so that a lost or doubled buffer does not fit.
+    var bytes = (0..<4099).map { UInt8(truncatingIfNeeded: ($0 &+ seed) &* 2_654_435_761 >> 7) }
+    while bytes.count < count { bytes += bytes }
+    return Array(bytes[..<count])
   }
 
   /// Dequeues until `condition` holds.

@@ -119,7 +119,7 @@ final class Peer: @unchecked Sendable {
   /// Reads exactly so many bytes, or fewer at the end of the stream.
   func receive(exactly bytes: Int) -> [UInt8] {
     var all: [UInt8] = []
-    while all.count < bytes, let some = receive(bytesMax: bytes - all.count), !some.isEmpty { all += some }
+    while all.count < bytes, let some = receive(bytesMax: min(bytes - all.count, 65536)), !some.isEmpty { all += some }
     return all
   }
 
