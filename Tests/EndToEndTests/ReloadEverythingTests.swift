@@ -111,6 +111,8 @@ import Testing
     let server = try MoonportProcess(script: Self.everything(1, folder), folder: folder) {
       $0.workers = Self.workers
       $0.listeners = 2
+      // A second one would be started only when the first is busy, so at any time or never.
+      $0.arguments = ["--offload-threads", "1"]
     }
     let client = try server.connect()
     var number = 1
