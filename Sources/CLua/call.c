@@ -305,6 +305,23 @@ static int trampoline(lua_State *L) {
   return finish(L, &call);
 }
 
+// A method with a direct way, called as nearly always: with a connection and a string. Whatever else it is called with, and
+// whatever the direct way does not do, is the trampoline's.
+static int direct_trampoline(lua_State *L) {
+  mp_state *state = mp_state_of(L);
+  if (lua_gettop(L) == 2 && L == state->running && lua_type(L, 2) == LUA_TSTRING) {
+    const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
+    int64_t id = mp_test_connection(L, 1);
+    size_t count = 0;
+    const char *base = lua_tolstring(L, 2, &count);
+    if (id != 0 && function->direct(state->context, id, base, count)) {
+      lua_pushboolean(L, true);
+      return 1;
+    }
+  }
+  return trampoline(L);
+}
+
 // Continuation of every wait: `wake` says what the waiting call returns or raises.
 static int woken(lua_State *L, int status, lua_KContext context) {
   (void)status;
@@ -350,7 +367,7 @@ static int register_body(lua_State *L) {
     if (skip_prefix(&name, "connection:")) table = 3;
     if (skip_prefix(&name, "shared:")) table = 4;
     lua_pushlightuserdata(L, (void *)function);
-    lua_pushcclosure(L, trampoline, 1);
+    lua_pushcclosure(L, function->direct == NULL ? trampoline : direct_trampoline, 1);
     lua_setfield(L, table, name);
   }
   return 0;

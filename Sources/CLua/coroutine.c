@@ -39,30 +39,36 @@ static int start_done(lua_State *L, int status, lua_KContext context) {
   return lua_gettop(L);
 }
 
-// The body of every handler's thread: it pushes what can raise, which Swift must not, inside the thread's own protection.
-static int start_body(lua_State *L) {
-  mp_start *start = lua_touserdata(L, 1);
+// The calls of a handler for one message after the other. The function and the arguments that stay lie at the bottom of the stack;
+// each call takes copies of them and the message behind. After a wait the run goes on in start_done: `start`, which lives on the
+// stack of whoever started, is gone by then.
+RAISES static int start_repeatedly(lua_State *L, const mp_start *start) {
   mp_state *state = mp_state_of(L);
+  mp_bytes (*next)(void *) = start->next;
   void *context = state->context;
   int32_t count = start->count;
+  for (int32_t i = 1; i <= count; i++) lua_pushvalue(L, i);
+  mp_push(L, &start->arguments[count - 1]);
+  while (true) {
+    lua_callk(L, count, 0, 0, start_done);
+    mp_bytes message = next(context);
+    if (message.base == NULL) return 0;
+    mp_next_run(state);
+    for (int32_t i = 1; i <= count; i++) lua_pushvalue(L, i);
+    lua_pushlstring(L, message.base, message.count);
+  }
+}
+
+// The body of every handler's thread: it pushes what can raise, which Swift must not, inside the thread's own protection.
+static int start_body(lua_State *L) {
+  const mp_start *start = lua_touserdata(L, 1);
+  int32_t fixed = start->next == NULL ? start->count : start->count - 1;
   lua_settop(L, 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
-  for (int32_t i = 0; i < count; i++) mp_push(L, &start->arguments[i]);
-  if (start->next == NULL) {
-    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, start_done);
-    return lua_gettop(L);
-  }
-  // The function and its arguments stay at the bottom of the stack; each further call takes copies of them but for the last
-  // argument, which is new. After a wait the run goes on in start_done: `start`, which lives on the stack of whoever started,
-  // is gone by then.
-  while (true) {
-    for (int32_t i = 1; i <= count + 1; i++) lua_pushvalue(L, i);
-    lua_callk(L, count, 0, 0, start_done);
-    if (!start->next(context, start)) return 0;
-    mp_next_run(state);
-    lua_settop(L, count);
-    mp_push(L, &start->arguments[count - 1]);
-  }
+  for (int32_t i = 0; i < fixed; i++) mp_push(L, &start->arguments[i]);
+  if (start->next != NULL) return start_repeatedly(L, start);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, start_done);
+  return lua_gettop(L);
 }
 
 // Resumes a handler's thread. Of what it yields only our mark stays on its stack.

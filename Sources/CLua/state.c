@@ -55,16 +55,9 @@ static bool is_granted(mp_state *state, size_t total) {
   return true;
 }
 
-// lua_Alloc (manual 4.6) that counts, looks closer above the limits, and can be told to fail for tests.
-static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
-  mp_state *state = ud;
+// What an allocation comes to that is not the usual one: it may be refused, and it may grow or shrink a block.
+static void *allocate_watched(mp_state *state, void *block, size_t held, size_t new_size) {
   mp_memory *memory = &state->memory;
-  size_t held = block == NULL ? 0 : old_size;  // for a new block old_size is a type code
-  if (new_size == 0) {
-    memory->used -= held;
-    mp_block_free(&memory->blocks, block, held);
-    return NULL;
-  }
   if (new_size > held) {
     if (memory->fail_after >= 0 && memory->fail_after-- == 0) {
       memory->fail_after = 0;
@@ -83,6 +76,26 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
   }
   memory->used = memory->used - held + new_size;
   return result;
+}
+
+// lua_Alloc (manual 4.6) that counts, looks closer above the limits, and can be told to fail for tests.
+static void *allocate(void *ud, void *block, size_t old_size, size_t new_size) {
+  mp_state *state = ud;
+  mp_memory *memory = &state->memory;
+  if (block == NULL) {
+    if (new_size == 0) return NULL;
+    if (memory->used + new_size > memory->notice || memory->fail_after >= 0) {
+      return allocate_watched(state, NULL, 0, new_size);
+    }
+    void *result = mp_block_new(&memory->blocks, new_size);
+    if (result == NULL) return allocate_watched(state, NULL, 0, new_size);
+    memory->used += new_size;
+    return result;
+  }
+  if (new_size > 0) return allocate_watched(state, block, old_size, new_size);
+  memory->used -= old_size;
+  mp_block_free(&memory->blocks, block, old_size);
+  return NULL;
 }
 
 void mp_set_memory_limits(mp_state *state, size_t soft, size_t hard) {

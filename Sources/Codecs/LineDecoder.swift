@@ -8,6 +8,7 @@ enum LineDecoder {
   private static let lineFeed: UInt8 = 0x0a
   private static let carriageReturn: UInt8 = 0x0d
 
+  @inline(__always)
   static func next(in bytes: UnsafeRawBufferPointer, scanned: inout Int, maxLength: Int) -> FrameStep {
     let count = bytes.count
     // The longest line with its CR and LF; bytes behind it cannot belong to a line that passes.

@@ -6,6 +6,10 @@ import CLua
 /// The body of a function offered to scripts: the state's context and the call.
 package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMutablePointer<mp_call>?) -> Void
 
+/// The usual call of a method in short: the state's context, the connection's id, and one string, which Lua owns. True when all is
+/// done and the script gets `true`; false has the function's body called.
+package typealias DirectBody = @convention(c) (UnsafeMutableRawPointer?, Int64, UnsafePointer<CChar>?, Int) -> Bool
+
 /// The descriptions of the functions offered to the scripts of any number of states; lives as long as the program.
 @safe package struct HostLibrary: @unchecked Sendable {
   let functions: UnsafeMutableBufferPointer<mp_function>
@@ -24,14 +28,17 @@ package typealias HostBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMut
   let description: mp_function
 
   /// A function named `connection:name` becomes a method of connections, `shared:name` one of shared dictionaries, any other a
-  /// field of the native table.
-  package init(_ name: StaticString, _ signature: StaticString, waits: Bool = false, _ body: @escaping HostBody) {
+  /// field of the native table. `direct` is tried first where the function is a method called with one string.
+  package init(
+    _ name: StaticString, _ signature: StaticString, waits: Bool = false, direct: DirectBody? = nil,
+    _ body: @escaping HostBody
+  ) {
     unsafe description = unsafe mp_function(
       name: UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self),
       signature: UnsafeRawPointer(signature.utf8Start).assumingMemoryBound(to: CChar.self),
       takes_functions: signature.description.utf8.contains(UInt8(ascii: "f")),
       takes_plain: signature.description.utf8.contains { $0 == UInt8(ascii: "p") || $0 == UInt8(ascii: "r") },
-      waits: waits, body: body)
+      waits: waits, body: body, direct: direct)
   }
 }
 

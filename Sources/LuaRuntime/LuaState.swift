@@ -205,17 +205,8 @@ package typealias StuckReport =
   }
 }
 
-/// Asked for the arguments of the next call of a running coroutine: the state's context and the start to change.
-package typealias NextBody = @convention(c) (UnsafeMutableRawPointer?, UnsafeMutablePointer<mp_start>?) -> Bool
-
-extension UnsafeMutablePointer where Pointee == mp_start {
-  /// Replaces the argument at `index`, 0-based.
-  package func replaceArgument(_ index: Int, _ value: LuaValue) {
-    let offset = unsafe MemoryLayout<mp_start>.offset(of: \mp_start.arguments)!
-    unsafe UnsafeMutableRawPointer(self).advanced(by: offset).assumingMemoryBound(to: LuaValue.self)[index] =
-      unsafe value
-  }
-}
+/// Asked, with the state's context, for the last argument of the next call of a running coroutine; `LuaBytes.none` ends the run.
+package typealias NextBody = @convention(c) (UnsafeMutableRawPointer?) -> LuaBytes
 
 /// What a protected call left behind. Valid inside the closure it was handed to.
 @safe package struct LuaOutcome {

@@ -6,6 +6,20 @@ import CLua
 /// One argument or result in transit, as the bridge lays it out.
 package typealias LuaValue = mp_value
 
+/// Bytes that stay where they are until Lua has copied them, as the bridge takes them.
+package typealias LuaBytes = mp_bytes
+
+extension mp_bytes {
+  /// None at all, which is not the same as an empty string.
+  package static var none: LuaBytes { unsafe mp_bytes(base: nil, count: 0) }
+
+  /// Bytes that begin at `base`.
+  @inline(__always)
+  package init(_ base: UnsafeRawPointer, count: Int) {
+    unsafe self.init(base: base.assumingMemoryBound(to: CChar.self), count: count)
+  }
+}
+
 extension mp_value {
   /// Lua's nil.
   package static var `nil`: LuaValue { unsafe value(MP_NIL) }

@@ -32,7 +32,7 @@ private final class ModelledQueue {
 
   func reserve(_ count: Int, whole: Bool) {
     let bytes = payload(count)
-    let room = queue.reserve(count, whole: whole, pool: pool)
+    let room = whole ? queue.reserveWhole(count, pool: pool) : queue.reserve(count, pool: pool)
     bytes.withUnsafeBytes { if $0.count > 0 { room.copyMemory(from: $0.baseAddress!, byteCount: $0.count) } }
     pieces.append((bytes, whole, false))
   }

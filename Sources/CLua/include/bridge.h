@@ -45,6 +45,12 @@ typedef struct mp_value {
   const char *base;
 } mp_value;
 
+// Bytes that stay where they are until Lua has copied them; `base` is NULL for none at all, not for an empty string.
+typedef struct mp_bytes {
+  const char *base;
+  size_t count;
+} mp_bytes;
+
 // MARK: Functions offered to scripts
 
 // Bounds of packed plain data. Bytes of one value or list: a quarter of what may wait in a mailbox. Tables in tables: more than data
@@ -89,6 +95,9 @@ typedef struct mp_function {
   bool takes_plain;       // the signature has a 'p' or an 'r'
   bool waits;             // may suspend; calling it where a coroutine cannot yield raises before Swift is asked
   void (*body)(void *context, mp_call *call);
+  // The way of nearly every call of a method with one string, without reading arguments by signature: true when that is all there
+  // was to do, and the script gets `true`; false has `body` called, which decides everything else. NULL where there is none.
+  bool (*direct)(void *context, int64_t id, const char *base, size_t count);
 } mp_function;
 
 // The i-th variadic string of a call (0-based), or NULL when it is no string. Never raises: the trampoline has made numbers
@@ -211,12 +220,12 @@ typedef struct mp_outcome {
 // A function by its reference, and the arguments it is started with.
 //
 // A handler that returns without having waited may be called again on the same thread, which saves ending and starting it: where
-// `next` is set, it is asked for the next call's last argument, the others stay; false ends the run.
+// `next` is set, it is asked for the bytes that are the next call's last argument, the others stay; no base ends the run.
 typedef struct mp_start {
   int32_t function;
   int32_t count;
   mp_value arguments[6];
-  bool (*next)(void *context, struct mp_start *start);
+  mp_bytes (*next)(void *context);
 } mp_start;
 
 // Calls a function under protection, with a traceback on error. `budget_ns` of thread CPU time end it with the error "budget

@@ -15,12 +15,23 @@ package enum OverflowPolicy: String, Sendable, CaseIterable {
 /// The bounds of a send queue, in bytes.
 package struct OutputLimit: Sendable, Equatable {
   /// Never exceeded, whatever the policy.
-  package var hardBytes = 8_388_608
+  package var hardBytes = 8_388_608 { didSet { settle() } }
   /// May be exceeded for `softSeconds`; an `on_drain` follows once the queue is empty again.
-  package var softBytes = 1_048_576
+  package var softBytes = 1_048_576 { didSet { settle() } }
   /// How long a queue may stay over the soft limit under the policy `close`.
   package var softSeconds = 60.0
-  package var policy = OverflowPolicy.close
+  package var policy = OverflowPolicy.close { didSet { settle() } }
+  /// A queue that stays within this many bytes needs no look at the limits, nor at how full it has become; below 0 where each
+  /// message needs one.
+  private(set) var unwatchedBytes = 0
 
-  package init() {}
+  /// Bytes queued in the midst of a turn after which sending begins at once: one usual socket buffer.
+  static let earlyFlushBytes = 262_144
+
+  package init() { settle() }
+
+  private mutating func settle() {
+    // What may be dropped later is kept message by message.
+    unwatchedBytes = policy == .dropOldest ? -1 : min(hardBytes, softBytes, Self.earlyFlushBytes)
+  }
 }

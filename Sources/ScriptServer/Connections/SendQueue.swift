@@ -32,6 +32,8 @@ private struct Chunk {
   var blockBytes: Int
   var start: Int
   var end: Int
+  /// How far `end` may move: 0 where nothing may be appended.
+  var capacity: Int
   /// A whole message and nothing else, so that it can be dropped.
   var isOneMessage: Bool
 
@@ -56,24 +58,35 @@ struct SendQueue {
 
   var isEmpty: Bool { count == 0 }
 
-  /// The tail's free bytes for a message of `bytes`, or a new chunk's. `whole` starts a chunk of its own for the message.
+  /// The tail's free bytes for a message of `bytes`, or a new chunk's.
   /// At least one byte: `advance` frees a chunk with its last byte, and a port waits with the first piece that has any.
-  mutating func reserve(_ bytes: Int, whole: Bool, pool: UnsafeMutablePointer<BufferPool>) -> UnsafeMutableRawPointer {
+  @inline(__always)
+  mutating func reserve(_ bytes: Int, pool: UnsafeMutablePointer<BufferPool>) -> UnsafeMutableRawPointer {
+    if let tail = unsafe tail, unsafe tail.pointee.capacity - tail.pointee.end >= bytes { return unsafe place(tail, bytes) }
+    let wanted = max(bytes, min(max(count, Self.chunkBytesMin - Chunk.headerBytes), Self.chunkBytesMax / 2))
+    return unsafe reserveChunk(bytes, of: wanted, whole: false, pool: pool)
+  }
+
+  /// A chunk of its own for a message of `bytes`, which may be dropped as a whole.
+  mutating func reserveWhole(_ bytes: Int, pool: UnsafeMutablePointer<BufferPool>) -> UnsafeMutableRawPointer {
+    unsafe reserveChunk(bytes, of: bytes, whole: true, pool: pool)
+  }
+
+  private mutating func reserveChunk(
+    _ bytes: Int, of wanted: Int, whole: Bool, pool: UnsafeMutablePointer<BufferPool>
+  ) -> UnsafeMutableRawPointer {
     precondition(bytes > 0, "an empty chunk")
-    if !whole, let tail = unsafe tail, unsafe tail.pointee.shared == nil, unsafe !tail.pointee.isOneMessage,
-      unsafe tail.pointee.blockBytes - Chunk.headerBytes - tail.pointee.end >= bytes
-    {
-      return unsafe place(tail, bytes)
-    }
-    let wanted = max(bytes, whole ? 0 : min(max(count, Self.chunkBytesMin - Chunk.headerBytes), Self.chunkBytesMax / 2))
     let block = unsafe pool.pointee.take(minimumBytes: wanted + Chunk.headerBytes)
     let chunk = unsafe block.baseAddress!.bindMemory(to: Chunk.self, capacity: 1)
     unsafe chunk.initialize(
-      to: Chunk(next: nil, shared: nil, blockBytes: block.count, start: 0, end: 0, isOneMessage: whole))
+      to: Chunk(
+        next: nil, shared: nil, blockBytes: block.count, start: 0, end: 0,
+        capacity: whole ? 0 : block.count - Chunk.headerBytes, isOneMessage: whole))
     unsafe link(chunk)
     return unsafe place(chunk, bytes)
   }
 
+  @inline(__always)
   private mutating func place(_ chunk: UnsafeMutablePointer<Chunk>, _ bytes: Int) -> UnsafeMutableRawPointer {
     let end = unsafe chunk.pointee.end
     unsafe chunk.pointee.end = end + bytes
@@ -88,7 +101,7 @@ struct SendQueue {
     unsafe chunk.initialize(
       to: Chunk(
         next: nil, shared: Unmanaged.passRetained(shared), blockBytes: block.count, start: 0, end: shared.bytes.count,
-        isOneMessage: true))
+        capacity: 0, isOneMessage: true))
     unsafe link(chunk)
     unsafe count += shared.bytes.count
   }

@@ -6,12 +6,20 @@ import LuaRuntime
 
 extension Interface {
   static let connectionFunctions: [HostFunction] = unsafe [
-    HostFunction("connection:send", "cm*") { context, call in
-      unsafe Worker.lend(context) { unsafe $0.sendFromScript(HostCall(call!)) }
-    },
-    unsafe HostFunction("connection:write", "cs*") { context, call in
-      unsafe Worker.lend(context) { unsafe $0.writeFromScript(HostCall(call!)) }
-    },
+    HostFunction(
+      "connection:send", "cm*",
+      direct: { context, id, base, count in
+        let bytes = unsafe UnsafeRawBufferPointer(start: base, count: count)
+        return unsafe Worker.lend(context) { unsafe $0.sendDirectly(ConnectionID(rawValue: id), bytes) }
+      },
+      { context, call in unsafe Worker.lend(context) { unsafe $0.sendFromScript(HostCall(call!)) } }),
+    unsafe HostFunction(
+      "connection:write", "cs*",
+      direct: { context, id, base, count in
+        let bytes = unsafe UnsafeRawBufferPointer(start: base, count: count)
+        return unsafe Worker.lend(context) { unsafe $0.writeDirectly(ConnectionID(rawValue: id), bytes) }
+      },
+      { context, call in unsafe Worker.lend(context) { unsafe $0.writeFromScript(HostCall(call!)) } }),
     unsafe HostFunction("connection:close", "cs?") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
@@ -85,6 +93,29 @@ extension Worker {
       unsafe connection.pointee.isUsable
     else { return nil }
     return unsafe connection
+  }
+
+  /// `send` of one string with nothing in its way; false leaves the call to `sendFromScript`.
+  fileprivate func sendDirectly(_ id: ConnectionID, _ message: UnsafeRawBufferPointer) -> Bool {
+    guard let connection = unsafe table.find(id.key),
+      case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
+      let count = try? codec.framedCount(message.count), count > 0,
+      unsafe isUnwatched(connection, adding: count)
+    else { return false }
+    unsafe codec.writeFrame(of: message, to: connection.pointee.output.reserve(count, pool: pool))
+    unsafe queued(connection, count)
+    return true
+  }
+
+  /// As `sendDirectly` for `write`.
+  fileprivate func writeDirectly(_ id: ConnectionID, _ bytes: UnsafeRawBufferPointer) -> Bool {
+    guard let connection = unsafe table.find(id.key), let base = bytes.baseAddress, bytes.count > 0,
+      unsafe isUnwatched(connection, adding: bytes.count)
+    else { return false }
+    let room = unsafe connection.pointee.output.reserve(bytes.count, pool: pool)
+    unsafe room.copyMemory(from: base, byteCount: bytes.count)
+    unsafe queued(connection, bytes.count)
+    return true
   }
 
   fileprivate func sendFromScript(_ call: HostCall) {

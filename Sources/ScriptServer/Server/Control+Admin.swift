@@ -63,7 +63,7 @@ extension ControlThread {
 
   private func send(_ key: HandleKey, _ bytes: [UInt8]) {
     unsafe bytes.withUnsafeBytes { source in
-      guard let room = unsafe adminClients[key]?.output.reserve(source.count, whole: false, pool: adminPool),
+      guard let room = unsafe adminClients[key]?.output.reserve(source.count, pool: adminPool),
         let base = source.baseAddress
       else { return }
       unsafe room.copyMemory(from: base, byteCount: source.count)

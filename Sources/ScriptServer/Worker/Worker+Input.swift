@@ -10,6 +10,8 @@ import LuaRuntime
 @safe
 struct CuttingView {
   var key = HandleKey.none
+  /// Where the connection lies; another one once the key is not `key` any more.
+  var connection: UnsafeMutablePointer<Connection>?
   var bytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
   var offset = 0
   var isInbound = false
@@ -75,7 +77,8 @@ extension Worker {
     let keepsSome = unsafe !connection.pointee.inbound.isEmpty
     if keepsSome, unsafe !keep(arrived, of: connection) { return }
     cutting = unsafe CuttingView(
-      key: key, bytes: keepsSome ? connection.pointee.inbound.bytes : arrived, offset: 0, isInbound: keepsSome)
+      key: key, connection: connection, bytes: keepsSome ? connection.pointee.inbound.bytes : arrived, offset: 0,
+      isInbound: keepsSome)
     unsafe connection.pointee.flags.insert(.cutting)
     var left = unsafe messagesLeft(connection, most: Self.messagesPerTurnMax)
     while unsafe cutNext(connection, key, &left) {}
@@ -134,31 +137,28 @@ extension Worker {
     _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer, _ left: inout Int
   ) {
     cutting.left = left
-    unsafe startMessage(connection, .bytes(bytes)) { context, start in
-      guard let bytes = unsafe Worker.lend(context, { unsafe $0.nextMessage() }) else { return false }
-      unsafe start!.replaceArgument(1, .bytes(bytes))
-      return true
-    }
+    unsafe startMessage(connection, .bytes(bytes)) { context in unsafe Worker.lend(context) { unsafe $0.nextMessage() } }
     left = cutting.left
   }
 
   /// The next message of the connection whose handler has just returned, if it may be handed over at once: nothing else that
   /// the handler decided comes first.
-  private func nextMessage() -> UnsafeRawBufferPointer? {
+  private func nextMessage() -> LuaBytes {
     let rest = unsafe cutting.bytes.count - cutting.offset
     guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
-      let connection = unsafe table.find(cutting.key), unsafe connection.pointee.phase == .open,
-      unsafe connection.pointee.flags.isDisjoint(with: .paused), unsafe connection.pointee.receiver == .none,
+      let connection = unsafe cutting.connection, unsafe connection.pointee.key == cutting.key,
+      unsafe connection.pointee.phase == .open, unsafe connection.pointee.flags.isDisjoint(with: .paused),
+      unsafe connection.pointee.receiver == .none, let start = unsafe cutting.bytes.baseAddress,
       case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
-    else { return nil }
-    let bytes = unsafe UnsafeRawBufferPointer(start: cutting.bytes.baseAddress! + cutting.offset, count: rest)
+    else { return unsafe .none }
+    let bytes = unsafe UnsafeRawBufferPointer(start: start + cutting.offset, count: rest)
     guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
-      return nil
+      return unsafe .none
     }
     cutting.left -= 1
     cutting.offset += consumed
     unsafe countMessage(connection)
-    return unsafe UnsafeRawBufferPointer(start: bytes.baseAddress! + payload.lowerBound, count: payload.count)
+    return unsafe LuaBytes(start + (cutting.offset - consumed + payload.lowerBound), count: payload.count)
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.

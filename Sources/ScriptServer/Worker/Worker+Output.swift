@@ -19,8 +19,6 @@ enum SendResult {
 }
 
 extension Worker {
-  /// Bytes queued in the midst of a turn after which sending begins at once: one usual socket buffer.
-  private static let earlyFlushBytes = 262_144
   /// Messages from this size on are shared between the queues of a broadcast instead of copied.
   static let sharedBytesMin = 4096
 
@@ -30,13 +28,32 @@ extension Worker {
   ///
   /// The caller fills the room at once and then calls `queued`. A message without a byte is queued as soon as it is
   /// admitted and gets no room: an empty piece in the queue would be one that no write ever passes.
+  @inline(__always)
   func makeRoom(
+    _ connection: UnsafeMutablePointer<Connection>, _ count: Int
+  ) -> (SendResult, UnsafeMutableRawPointer?) {
+    if count > 0, unsafe isUnwatched(connection, adding: count) {
+      return unsafe (.queued, connection.pointee.output.reserve(count, pool: pool))
+    }
+    return unsafe makeRoomWithinLimit(connection, count)
+  }
+
+  /// Whether `count` bytes can be queued without a look at the output limit: nearly always.
+  @inline(__always)
+  func isUnwatched(_ connection: UnsafeMutablePointer<Connection>, adding count: Int) -> Bool {
+    unsafe connection.pointee.phase == .open
+      && connection.pointee.flags.isDisjoint(with: [.piped, .writing, .overSoft])
+      && connection.pointee.output.count + count <= limit(of: connection).unwatchedBytes
+  }
+
+  private func makeRoomWithinLimit(
     _ connection: UnsafeMutablePointer<Connection>, _ count: Int
   ) -> (SendResult, UnsafeMutableRawPointer?) {
     let admitted = unsafe admit(connection, count)
     guard admitted == .queued, count > 0 else { return (admitted, nil) }
     let whole = unsafe limit(of: connection).policy == .dropOldest
-    return unsafe (.queued, connection.pointee.output.reserve(count, whole: whole, pool: pool))
+    if whole { return unsafe (.queued, connection.pointee.output.reserveWhole(count, pool: pool)) }
+    return unsafe (.queued, connection.pointee.output.reserve(count, pool: pool))
   }
 
   /// Applies the output limit to a message of `count` bytes.
@@ -73,16 +90,23 @@ extension Worker {
     return unsafe table.find(key) != nil && connection.pointee.isUsable && connection.pointee.output.count <= room
   }
 
+  @inline(__always)
   private func limit(of connection: UnsafeMutablePointer<Connection>) -> OutputLimit {
     unsafe listeners[Int(connection.pointee.listener)].limits.output
   }
 
   /// A message of `count` bytes now stands in the queue.
+  @inline(__always)
   func queued(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) {
     unsafe connection.pointee.messagesOut &+= 1
     counters.messagesOut.add(1)
     unsafe markDirty(connection)
-    if unsafe connection.pointee.output.count > Self.earlyFlushBytes,
+    if unsafe connection.pointee.output.count > limit(of: connection).unwatchedBytes { unsafe queuedMuch(connection) }
+  }
+
+  /// The queue has become so long that its limits and the socket have to be looked at.
+  private func queuedMuch(_ connection: UnsafeMutablePointer<Connection>) {
+    if unsafe connection.pointee.output.count > OutputLimit.earlyFlushBytes,
       unsafe !connection.pointee.flags.contains(.writing)
     {
       let key = unsafe connection.pointee.key
@@ -98,6 +122,7 @@ extension Worker {
     }
   }
 
+  @inline(__always)
   func markDirty(_ connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.flags.contains(.dirty) { return }
     unsafe connection.pointee.flags.insert(.dirty)

@@ -77,7 +77,7 @@ extension Worker {
     to other: UnsafeMutablePointer<Connection>
   ) {
     guard let base = bytes.baseAddress, bytes.count > 0 else { return }
-    unsafe other.pointee.output.reserve(bytes.count, whole: false, pool: pool)
+    unsafe other.pointee.output.reserve(bytes.count, pool: pool)
       .copyMemory(from: base, byteCount: bytes.count)
     unsafe pipes[connection.pointee.pipe].update(connection.pointee.key) { $0.passedBytes += Int64(bytes.count) }
   }
@@ -194,7 +194,7 @@ extension Worker {
 
   private func queueHeld(_ bytes: UnsafeRawBufferPointer, for key: HandleKey) {
     guard let target = unsafe table.find(key), let base = bytes.baseAddress, bytes.count > 0 else { return }
-    unsafe target.pointee.output.reserve(bytes.count, whole: false, pool: pool)
+    unsafe target.pointee.output.reserve(bytes.count, pool: pool)
       .copyMemory(from: base, byteCount: bytes.count)
   }
 
