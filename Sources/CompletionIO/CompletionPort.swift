@@ -137,6 +137,13 @@ public final class CompletionPort: @unchecked Sendable {
     }
   }
 
+  /// Sends what the kernel takes of `bytes` now, and waits for nothing: for memory that does not stay. No write may wait.
+  ///
+  /// - Returns: `.completed(n)`, 0 when the kernel takes nothing; what is left is the caller's to submit; or `.failed`. send(2).
+  public func sendNow(_ bytes: UnsafeRawBufferPointer, on key: HandleKey) -> Submission {
+    unsafe state.pointee.sendNow(bytes, on: key)
+  }
+
   /// Takes a submitted `.read` back; what arrives stays in the kernel until the next one. On a listener, ends
   /// accepting. CancelIoEx.
   ///

@@ -75,6 +75,18 @@ extension PortState {
     }
   }
 
+  /// As a write of one piece that never waits.
+  func sendNow(_ bytes: UnsafeRawBufferPointer, on key: HandleKey) -> Submission {
+    guard let state = unsafe table.find(key) else { return .failed(.badFileDescriptor) }
+    unsafe precondition(!state.pointee.flags.contains(.writing), "bytes were sent past a write that waits")
+    guard let base = bytes.baseAddress, bytes.count > 0 else { return .completed(0) }
+    switch unsafe transmit(base, bytes.count, state) {
+    case .done(let count): return .completed(count)
+    case .wouldBlock: return .completed(0)
+    case .failed(let error): return .failed(error)
+    }
+  }
+
   /// One piece, by the call that suits the descriptor.
   @inline(__always)
   func transmit(_ base: UnsafeRawPointer, _ bytes: Int, _ state: UnsafeMutablePointer<HandleState>) -> Outcome {

@@ -61,6 +61,11 @@ struct Rooms: ~Copyable {
     return true
   }
 
+  /// Whether a connection is in a room.
+  func contains(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Bool {
+    unsafe find(connection, room: name) >= 0
+  }
+
   /// Takes a connection out of a room; false when it is not in it.
   mutating func leave(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Bool {
     let index = unsafe find(connection, room: name)

@@ -58,7 +58,8 @@ extension Interface {
     },
     unsafe HostFunction("connection:buffered", "c") { context, call in
       let call = unsafe HostCall(call!)
-      unsafe Worker.of(context).withConnection(call) { _, connection in
+      unsafe Worker.of(context).withConnection(call) { worker, connection in
+        unsafe worker.spreadBeforeChange(of: connection)
         unsafe call.returns(.integer(Int64(connection.pointee.output.count)))
       }
     },
@@ -215,6 +216,7 @@ extension Worker {
       codecs.release(index, lua: lua)
       return call.fails("closed")
     }
+    unsafe spreadBeforeChange(of: connection)
     unsafe codecs.release(connection.pointee.codec, lua: lua)
     unsafe connection.pointee.codec = index
     unsafe connection.pointee.flags.insert(.ownCodec)

@@ -8,13 +8,17 @@ extension Interface {
     HostFunction("connection:join", "cs") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withOpen(call) { worker, connection in
-        unsafe call.returns(.boolean(worker.rooms.join(connection, room: RoomName(call[1].asBytes!))))
+        let room = unsafe RoomName(call[1].asBytes!)
+        worker.spread(before: room)
+        unsafe call.returns(.boolean(worker.rooms.join(connection, room: room)))
       }
     },
     unsafe HostFunction("connection:leave", "cs") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withOpen(call) { worker, connection in
-        unsafe call.returns(.boolean(worker.rooms.leave(connection, room: RoomName(call[1].asBytes!))))
+        let room = unsafe RoomName(call[1].asBytes!)
+        worker.spread(before: room)
+        unsafe call.returns(.boolean(worker.rooms.leave(connection, room: room)))
       }
     },
     unsafe HostFunction("connection:rooms", "c") { context, call in

@@ -25,11 +25,15 @@ enum CodecEntry {
 struct CodecTable: ~Copyable {
   private(set) var entries: [CodecEntry] = [.builtin(.raw)]
   private var uses: [Int] = [1]
+  private var scriptedCount = 0
 
   /// Index of the codec "raw", which always exists.
   static let raw: UInt16 = 0
 
   init() {}
+
+  /// Whether a codec in Lua is in use.
+  var hasScripted: Bool { scriptedCount > 0 }
 
   subscript(index: UInt16) -> CodecEntry { entries[Int(index)] }
 
@@ -43,7 +47,9 @@ struct CodecTable: ~Copyable {
 
   /// Enters a codec written in Lua, used by whoever entered it; nil when the table is full.
   mutating func insertScripted(decode: LuaReference, encode: LuaReference, maxLength: Int) -> UInt16? {
-    place(.scripted(decode: decode, encode: encode, maxLength: maxLength))
+    guard let index = place(.scripted(decode: decode, encode: encode, maxLength: maxLength)) else { return nil }
+    scriptedCount += 1
+    return index
   }
 
   /// One more user of an entry.
@@ -57,6 +63,7 @@ struct CodecTable: ~Copyable {
     lua.release(decode)
     lua.release(encode)
     entries[Int(index)] = .unused
+    scriptedCount -= 1
   }
 
   private mutating func place(_ entry: CodecEntry) -> UInt16? {

@@ -26,6 +26,8 @@ extension Worker {
   /// Ends a connection from our side: its handlers are told, what is queued goes out, then the client sees a clean end.
   func close(_ connection: UnsafeMutablePointer<Connection>, _ reason: CloseReason) {
     guard unsafe connection.pointee.isUsable else { return }
+    unsafe spreadBeforeChange(of: connection)
+    guard unsafe connection.pointee.isUsable else { return }
     let piped = unsafe endPipe(of: connection, reason, keepsHeld: true)
     unsafe leave(connection, reason)
     unsafe beginFlushing(connection)
@@ -47,6 +49,8 @@ extension Worker {
       _ = unsafe feedReceiver(connection)
       guard unsafe table.find(key) != nil, unsafe connection.pointee.phase == .open else { return }
     }
+    unsafe spreadBeforeChange(of: connection)
+    guard unsafe connection.pointee.phase == .open else { return }
     unsafe leave(connection, .peer)
     unsafe connection.pointee.phase = .ending
     unsafe conclude(connection)

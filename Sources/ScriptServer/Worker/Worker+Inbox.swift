@@ -94,6 +94,8 @@ extension Worker {
       port.close(key)
       return neverOpened(client)
     }
+    // What was said before it came is not for it.
+    spread(sendsNow: false)
     let connection = unsafe table.insert(key)
     let entry = listeners[Int(client.listener)]
     unsafe connection.pointee.listener = client.listener
@@ -168,17 +170,6 @@ extension Worker {
         unsafe broadcast(bytes, room: nil, except: nil)
       }
     }
-  }
-
-  /// Queues `message` for every connection of every worker, or of one room.
-  func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
-    if server.workers.count > 1 {
-      let packet = unsafe BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
-      for worker in server.workers where worker !== self {
-        if !worker.mailbox.postDroppable(.broadcast(packet), bytes: message.count) { counters.dropped.add(1) }
-      }
-    }
-    unsafe broadcastHere(message, room: room, except: except)
   }
 
   /// All connections of this worker, or the one to be closed if it is here.

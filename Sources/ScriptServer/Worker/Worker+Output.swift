@@ -19,9 +19,6 @@ enum SendResult {
 }
 
 extension Worker {
-  /// Messages from this size on are shared between the queues of a broadcast instead of copied.
-  static let sharedBytesMin = 4096
-
   // MARK: Queueing
 
   /// Room for `count` bytes of one message in the connection's queue, or why there is none.
@@ -44,6 +41,7 @@ extension Worker {
     unsafe connection.pointee.phase == .open
       && connection.pointee.flags.isDisjoint(with: [.piped, .writing, .overSoft])
       && connection.pointee.output.count + count <= limit(of: connection).unwatchedBytes
+      && (gathered.isEmpty || !isSpreadTo(connection))
   }
 
   private func makeRoomWithinLimit(
@@ -58,6 +56,7 @@ extension Worker {
 
   /// Applies the output limit to a message of `count` bytes.
   private func admit(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> SendResult {
+    unsafe spreadBeforeChange(of: connection)
     guard unsafe connection.pointee.isUsable else { return .closed }
     if unsafe connection.pointee.flags.contains(.piped) { return .piped }
     let limit = unsafe listeners[Int(connection.pointee.listener)].limits.output
@@ -133,9 +132,16 @@ extension Worker {
 
   /// Sends what the turn has queued.
   func flushDirty() {
+    spread(sendsNow: true)
+    if !due.isEmpty { settle() }
     // A flush may end a connection, whose on_close may send to others: those come behind and are flushed too.
     var next = 0
-    while next < dirty.count {
+    while next < dirty.count || !gathered.isEmpty {
+      if next == dirty.count {
+        spread(sendsNow: true)
+        if !due.isEmpty { settle() }
+        continue
+      }
       let key = dirty[next]
       next += 1
       guard let connection = unsafe table.find(key) else { continue }
@@ -220,70 +226,4 @@ extension Worker {
     return .queued
   }
 
-  /// Queues bytes that several queues share.
-  private func write(_ connection: UnsafeMutablePointer<Connection>, shared: SharedBytes) {
-    guard unsafe admit(connection, shared.bytes.count) == .queued else { return }
-    unsafe connection.pointee.output.append(shared, pool: pool)
-    unsafe queued(connection, shared.bytes.count)
-  }
-
-  // MARK: Broadcasts
-
-  /// Queues `message` for every connection of this worker, or of one room of it.
-  func broadcastHere(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
-    guard let room else { return unsafe broadcastHere(message, slots: table.open, except: except) }
-    // One list for all broadcasts; one within another, by a codec in Lua, has a list of its own.
-    var slots = visitedSlots
-    visitedSlots = []
-    slots.removeAll(keepingCapacity: true)
-    rooms.appendSlots(room, to: &slots)
-    unsafe broadcastHere(message, slots: slots, except: except)
-    visitedSlots = slots
-  }
-
-  private func broadcastHere(_ message: UnsafeRawBufferPointer, slots: [UInt32], except: ConnectionID?) {
-    let exceptKey = except.map { $0.workerIndex == index ? $0.key : .none } ?? .none
-    var framed = unsafe FramedBroadcast(message)
-    for slot in slots {
-      let connection = unsafe table.inSlot(slot)
-      guard unsafe connection.pointee.phase == .open, unsafe connection.pointee.key != exceptKey else { continue }
-      unsafe deliver(&framed, to: connection)
-    }
-  }
-
-  private func deliver(_ broadcast: inout FramedBroadcast, to connection: UnsafeMutablePointer<Connection>) {
-    guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else {
-      _ = unsafe sendScripted(connection, broadcast.message)
-      return
-    }
-    guard unsafe broadcast.message.count >= Self.sharedBytesMin,
-      let shared = unsafe broadcast.shared(codec, connection.pointee.codec)
-    else {
-      _ = unsafe send(connection, broadcast.message)
-      return
-    }
-    unsafe write(connection, shared: shared)
-  }
-}
-
-/// A message that is framed once for all connections with the same codec.
-@safe
-private struct FramedBroadcast {
-  let message: UnsafeRawBufferPointer
-  private var codec: UInt16?
-  private var bytes: SharedBytes?
-
-  init(_ message: UnsafeRawBufferPointer) { unsafe self.message = unsafe message }
-
-  /// The framed message as shared bytes; nil when the codec cannot frame it.
-  mutating func shared(_ codec: Codec, _ index: UInt16) -> SharedBytes? {
-    if self.codec == index { return bytes }
-    self.codec = index
-    bytes = nil
-    guard let count = unsafe try? codec.framedCount(message.count) else { return nil }
-    let block = unsafe UnsafeMutableRawBufferPointer(start: malloc(max(count, 1)), count: count)
-    unsafe codec.writeFrame(of: message, to: block.baseAddress!)
-    bytes = unsafe SharedBytes(adopting: block)
-    return bytes
-  }
 }

@@ -31,6 +31,8 @@ extension Worker {
   private func beginPipe(
     _ first: UnsafeMutablePointer<Connection>, _ second: UnsafeMutablePointer<Connection>, _ ticket: WaitTicket
   ) -> Int32 {
+    unsafe spreadBeforeChange(of: first)
+    unsafe spreadBeforeChange(of: second)
     let pipe = unsafe Pipe(
       first: PipeSide(key: first.pointee.key), second: PipeSide(key: second.pointee.key), ticket: ticket)
     let index = pipes.insert(pipe)

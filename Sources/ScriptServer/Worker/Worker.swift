@@ -30,7 +30,9 @@ final class Worker: @unchecked Sendable {
   var table = ConnectionTable()
   var rooms: Rooms
   var recentRoomNames = RecentRoomNames()
-  /// The list of connections that the last broadcast to a room went through, kept for its memory.
+  /// What this turn has broadcast and nobody has got yet.
+  var gathered = GatheredBroadcast()
+  /// The list of connections that the last broadcast went through, kept for its memory.
   var visitedSlots: [UInt32] = []
   var codecs = CodecTable()
   var tasks = TaskTable()

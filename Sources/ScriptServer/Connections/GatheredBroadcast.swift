@@ -1,0 +1,151 @@
+// Broadcasts of one turn to the same connections, gathered: the messages one behind the other, and what they look like framed by
+// a codec, made once for all connections that have it. Its memory is used again in the next turn.
+// Knows no connection: whom it goes to, and when, is the worker's.
+
+import Codecs
+import Glibc
+
+/// Messages that wait to be spread. Owned by the worker's thread.
+@safe
+struct GatheredBroadcast: ~Copyable {
+  /// Whom they are for: the members of a room, or everybody.
+  private(set) var room: RoomName?
+  /// Who does not get them.
+  private(set) var except: ConnectionID?
+  /// How many messages wait.
+  private(set) var count = 0
+  /// The messages, each behind its length.
+  private var records = ByteRoom()
+  /// All of them, framed by the codec with this index; nil where none has been asked for, or it cannot frame one of them.
+  private var frames = ByteRoom()
+  private var framedFor: UInt16?
+  private var canFrame = false
+  /// The same bytes for queues to share.
+  private var sharedFrames: SharedBytes?
+
+  /// Bytes gathered before they are spread in the midst of a turn: one usual read of a client, so that what one client sends at
+  /// once is spread at once, and little memory is kept.
+  static let bytesMax = 65536
+  /// Memory kept between turns: what a batch of that size takes with its framing.
+  private static let keptBytesMax = 2 * bytesMax
+
+  var isEmpty: Bool { count == 0 }
+  /// Whether it has grown so large that it is to be spread now.
+  var isFull: Bool { records.count >= Self.bytesMax }
+
+  /// Whether a message for this room with this exception can go with those that wait.
+  func takes(room: RoomName?, except: ConnectionID?) -> Bool {
+    isEmpty || self.except == except && self.room == room
+  }
+
+  /// Adds a message that it takes.
+  mutating func append(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
+    if isEmpty {
+      self.room = room
+      self.except = except
+    }
+    count += 1
+    forgetFrames()
+    unsafe withUnsafeBytes(of: message.count) { unsafe records.append($0) }
+    unsafe records.append(message)
+  }
+
+  /// Forgets the messages; what is larger than usual is given back.
+  mutating func removeAll() {
+    count = 0
+    room = nil
+    forgetFrames()
+    records.removeAll(keepingUpTo: Self.keptBytesMax)
+    frames.removeAll(keepingUpTo: Self.keptBytesMax)
+  }
+
+  /// Calls `body` with each message in order.
+  func forEachMessage(_ body: (UnsafeRawBufferPointer) -> Void) {
+    let bytes = unsafe records.bytes
+    var next = 0
+    while next < bytes.count {
+      let count = unsafe bytes.loadUnaligned(fromByteOffset: next, as: Int.self)
+      next += MemoryLayout<Int>.size
+      unsafe body(UnsafeRawBufferPointer(rebasing: bytes[next..<next + count]))
+      next += count
+    }
+  }
+
+  /// All messages as the codec at `index` of the worker's table frames them, valid until the next change; nil when it cannot
+  /// frame one of them.
+  mutating func framed(by codec: Codec, _ index: UInt16) -> UnsafeRawBufferPointer? {
+    if framedFor != index {
+      forgetFrames()
+      framedFor = index
+      canFrame = frame(by: codec)
+    }
+    return unsafe canFrame ? frames.bytes : nil
+  }
+
+  /// What `framed` returned last, for queues to share.
+  mutating func shared() -> SharedBytes {
+    if let sharedFrames { return sharedFrames }
+    let shared = unsafe SharedBytes(copying: frames.bytes)
+    sharedFrames = shared
+    return shared
+  }
+
+  private mutating func frame(by codec: Codec) -> Bool {
+    var total = 0
+    var fits = true
+    unsafe forEachMessage { message in
+      guard let count = try? codec.framedCount(message.count) else { return fits = false }
+      total += count
+    }
+    if !fits { return false }
+    var end = unsafe frames.reserve(total)
+    unsafe forEachMessage { message in
+      guard let count = try? codec.framedCount(message.count) else { return }
+      unsafe codec.writeFrame(of: message, to: end)
+      unsafe end += count
+    }
+    return true
+  }
+
+  private mutating func forgetFrames() {
+    framedFor = nil
+    sharedFrames = nil
+    frames.removeAll(keepingUpTo: .max)
+  }
+}
+
+/// Bytes one behind the other in memory that grows and is kept.
+@safe
+private struct ByteRoom: ~Copyable {
+  private var base: UnsafeMutableRawPointer?
+  private var capacity = 0
+  private(set) var count = 0
+
+  var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(start: base, count: count) }
+
+  /// Room for `more` bytes, which count from now on; the caller fills it.
+  mutating func reserve(_ more: Int) -> UnsafeMutableRawPointer {
+    if unsafe base == nil || count + more > capacity {
+      capacity = max(count + more, 2 * capacity, 4096)
+      guard let larger = unsafe realloc(base, capacity) else { fatalError("out of memory for a broadcast of \(more) bytes") }
+      unsafe base = larger
+    }
+    defer { count += more }
+    return unsafe base! + count
+  }
+
+  mutating func append(_ bytes: UnsafeRawBufferPointer) {
+    let room = unsafe reserve(bytes.count)
+    if let source = bytes.baseAddress { unsafe room.copyMemory(from: source, byteCount: bytes.count) }
+  }
+
+  mutating func removeAll(keepingUpTo keptBytes: Int) {
+    count = 0
+    if capacity <= keptBytes { return }
+    unsafe free(base)
+    unsafe base = nil
+    capacity = 0
+  }
+
+  deinit { unsafe free(base) }
+}

@@ -1,0 +1,116 @@
+// Broadcasts: what goes to all connections, or to all of a room, on every worker. What a turn broadcasts to the same connections is
+// gathered and spread at the turn's end, connection by connection: each is looked at once, and a queue that is empty is passed
+// by. Whatever else would be seen before it (a message to one of them, a room joined or left, an end) has it spread first, so that
+// nobody can tell.
+
+import Codecs
+import CompletionIO
+import LuaRuntime
+
+extension Worker {
+  /// Framed messages from this size on are shared between the queues instead of copied.
+  static let sharedBytesMin = 4096
+
+  // MARK: Gathering
+
+  /// Sends `message` to every connection of every worker, or of one room.
+  func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
+    if server.workers.count > 1 {
+      let packet = unsafe BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
+      for worker in server.workers where worker !== self {
+        if !worker.mailbox.postDroppable(.broadcast(packet), bytes: message.count) { counters.dropped.add(1) }
+      }
+    }
+    unsafe broadcastHere(message, room: room, except: except)
+  }
+
+  /// Sends `message` to every connection of this worker, or of one room of it.
+  func broadcastHere(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
+    if !gathered.takes(room: room, except: except) { spread(sendsNow: false) }
+    unsafe gathered.append(message, room: room, except: except)
+    // A codec in Lua frames while the broadcast's own code still runs.
+    if gathered.isFull || codecs.hasScripted { spread(sendsNow: false) }
+  }
+
+  /// Whether what is gathered goes to this connection, too.
+  func isSpreadTo(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    guard !gathered.isEmpty, unsafe connection.pointee.phase == .open, unsafe id(of: connection) != gathered.except else {
+      return false
+    }
+    guard let room = gathered.room else { return unsafe connection.pointee.openIndex >= 0 }
+    return unsafe rooms.contains(connection, room: room)
+  }
+
+  /// Spreads what is gathered if it goes to this connection, about which something is going to change.
+  @inline(__always)
+  func spreadBeforeChange(of connection: UnsafeMutablePointer<Connection>) {
+    if !gathered.isEmpty, unsafe isSpreadTo(connection) { spread(sendsNow: false) }
+  }
+
+  /// Spreads what is gathered if it goes to this room, whose members are going to change.
+  func spread(before room: RoomName) {
+    if !gathered.isEmpty, gathered.room == room { spread(sendsNow: false) }
+  }
+
+  // MARK: Spreading
+
+  /// Hands what is gathered to its connections. `sendsNow`: the turn is at its end, so that who has nothing else to get may get it
+  /// at once.
+  func spread(sendsNow: Bool) {
+    if gathered.isEmpty { return }
+    // A codec in Lua may broadcast in its turn: that is gathered anew.
+    var batch = GatheredBroadcast()
+    swap(&batch, &gathered)
+    var slots = visitedSlots
+    visitedSlots = []
+    slots.removeAll(keepingCapacity: true)
+    if let room = batch.room { rooms.appendSlots(room, to: &slots) } else { slots.append(contentsOf: table.open) }
+    let except = batch.except.map { $0.workerIndex == index ? $0.key : .none } ?? .none
+    for slot in slots {
+      let connection = unsafe table.inSlot(slot)
+      guard unsafe connection.pointee.phase == .open, unsafe connection.pointee.key != except else { continue }
+      unsafe deliver(&batch, to: connection, sendsNow: sendsNow)
+    }
+    visitedSlots = slots
+    batch.removeAll()
+    if gathered.isEmpty { swap(&batch, &gathered) }
+  }
+
+  private func deliver(
+    _ batch: inout GatheredBroadcast, to connection: UnsafeMutablePointer<Connection>, sendsNow: Bool
+  ) {
+    guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
+      let frames = unsafe batch.framed(by: codec, connection.pointee.codec), frames.count > 0,
+      unsafe isUnwatched(connection, adding: frames.count)
+    else {
+      // One by one, as the output limit's policy wants them.
+      return unsafe batch.forEachMessage { message in _ = unsafe send(connection, message) }
+    }
+    var rest = unsafe frames
+    if sendsNow, unsafe connection.pointee.output.isEmpty {
+      guard case .completed(let sent) = unsafe port.sendNow(frames, on: connection.pointee.key) else {
+        return unsafe lost(connection, .reset)
+      }
+      unsafe connection.pointee.bytesOut += UInt64(sent)
+      counters.bytesOut.add(sent)
+      unsafe rest = UnsafeRawBufferPointer(rebasing: frames[sent...])
+    }
+    unsafe connection.pointee.messagesOut &+= UInt32(batch.count)
+    counters.messagesOut.add(batch.count)
+    if unsafe !rest.isEmpty { unsafe queue(rest, of: &batch, for: connection) }
+  }
+
+  /// Queues the end of a batch's frames: all of them may be shared, a part is copied.
+  private func queue(
+    _ bytes: UnsafeRawBufferPointer, of batch: inout GatheredBroadcast, for connection: UnsafeMutablePointer<Connection>
+  ) {
+    let shared = bytes.count >= Self.sharedBytesMin ? batch.shared() : nil
+    if let shared, unsafe shared.bytes.count == bytes.count {
+      unsafe connection.pointee.output.append(shared, pool: pool)
+    } else {
+      let room = unsafe connection.pointee.output.reserve(bytes.count, pool: pool)
+      unsafe room.copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
+    }
+    unsafe markDirty(connection)
+  }
+}
