@@ -80,6 +80,7 @@ static int32_t run(mp_state *state, lua_State *thread, int arguments) {
     size_t count = 0;
     state->guard.has_reason = mp_run_reason(state, status, &count) != NULL;
   }
+  mp_note_growth(state);
   mp_leave(state, outer);
   if (status == LUA_YIELD && !mp_thread_waits(thread)) lua_pop(thread, results);
   return status;

@@ -66,6 +66,8 @@ RAISES static void describe_spent(mp_state *state, lua_State *L) {
   if (guard->ended_run == guard->run) return;
   guard->ended_run = guard->run;
   guard->ended_count++;
+  // What it has taken is garbage with it, and the collector's next time may be far.
+  if (state->memory.soft != 0 && mp_run_took_much(state)) state->memory.is_swollen = true;
   char message[128];
   double seconds = (double)__atomic_load_n(&guard->budget_ns, __ATOMIC_RELAXED) / 1e9;
   int count = snprintf(message, sizeof message, "budget exceeded: ran for %.3g s of CPU time without waiting; see --%s-budget",

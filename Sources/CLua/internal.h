@@ -101,6 +101,23 @@ bool mp_memory_is_short(const mp_state *state);
 // Collects garbage; whether the run must get an error because that does not suffice. To be called by the hook.
 bool mp_memory_fails_run(mp_state *state, lua_State *L);
 
+// Whether the run that goes on has taken more memory than may go unnoticed.
+bool mp_run_took_much(const mp_state *state);
+
+// Says that the run is over, or waits. What one that took much has left is garbage, or soon will be, and the collector's next time
+// may be far.
+static inline void mp_note_growth(mp_state *state) {
+  mp_memory *memory = &state->memory;
+  if (memory->used > memory->run_start && memory->used - memory->run_start > memory->much) memory->is_swollen = true;
+}
+
+// MARK: The C library's allocator (heap.c)
+
+// Sets how much it keeps of what is freed; once is enough.
+void mp_heap_prepare(void);
+// Gives back to the system what was freed: all of it, where the calling thread had it.
+void mp_heap_give_back(void);
+
 // Says that `L` runs from now on: a new run, or part of the one that goes on. Returns what `mp_leave` needs.
 static inline lua_State *mp_enter(mp_state *state, lua_State *L) {
   lua_State *outer = state->running;

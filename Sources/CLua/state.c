@@ -1,6 +1,5 @@
 // Opening and closing a state, its allocator, and protected calls on its main thread.
 
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,10 @@ static size_t memory_step(const mp_memory *memory) { return memory->soft / 16; }
 
 // What a run may take above the soft limit: those that take little go on where one that takes much has filled the state.
 static size_t modest(const mp_memory *memory) { return memory->soft / 64; }
+
+bool mp_run_took_much(const mp_state *state) {
+  return state->memory.used > state->memory.run_start + modest(&state->memory);
+}
 
 // Above it no run may take anything. Between it and the hard limit is room for what a table or a string takes that doubles, so that
 // refusals, which lead through the parts of Lua that are used least, stay rare.
@@ -36,8 +39,9 @@ static bool settle(mp_memory *memory) {
 bool mp_memory_fails_run(mp_state *state, lua_State *L) {
   mp_memory *memory = &state->memory;
   if (memory->used > memory->settled + memory_step(memory) / 4) lua_gc(L, LUA_GCCOLLECT);
+  memory->is_swollen = true;
   if (!settle(memory)) return false;
-  bool takes_much = memory->used > memory->run_start + modest(memory);
+  bool takes_much = mp_run_took_much(state);
   // What such a run has taken becomes garbage with it.
   if (takes_much) memory->wants_collection = true;
   return takes_much || memory->used + memory_step(memory) > memory_ceiling(memory);
@@ -102,6 +106,7 @@ void mp_set_memory_limits(mp_state *state, size_t soft, size_t hard) {
   mp_memory *memory = &state->memory;
   memory->soft = soft;
   memory->limit = hard;
+  memory->much = soft != 0 ? memory_step(memory) : SIZE_MAX;
   memory->notice = SIZE_MAX;
   if (soft != 0) memory->notice = soft;
   if (hard != 0 && hard < memory->notice) memory->notice = hard;
@@ -111,9 +116,9 @@ bool mp_recover_memory(mp_state *state) {
   if (!state->memory.wants_collection) return false;
   mp_memory *memory = &state->memory;
   memory->wants_collection = false;
-  mp_collect(state);
+  memory->is_swollen = true;
+  lua_gc(state->main, LUA_GCCOLLECT);
   if (memory->soft != 0) settle(memory);
-  malloc_trim(0);
   return true;
 }
 
@@ -151,6 +156,7 @@ static int open_body(lua_State *L) {
 }
 
 mp_state *mp_open(void *context, size_t memory_limit) {
+  mp_heap_prepare();
   mp_state *state = calloc(1, sizeof *state);
   if (state == NULL) return NULL;
   state->context = context;
@@ -259,6 +265,7 @@ static void run_protected(mp_state *state, lua_CFunction body, const void *argum
   int status = lua_pcall(L, 1, LUA_MULTRET, base);
   size_t count = 0;
   const char *reason = mp_run_reason(state, status, &count);
+  mp_note_growth(state);
   mp_leave(state, outer);
   take_outcome(L, base, status, outcome);
   if (reason != NULL) outcome->results[0] = (mp_value){.kind = MP_BYTES, .integer = (int64_t)count, .base = reason};
@@ -371,7 +378,26 @@ void mp_unreference(mp_state *state, int32_t reference) { luaL_unref(state->main
 
 bool mp_collect_step(mp_state *state, int32_t kilobytes) { return lua_gc(state->main, LUA_GCSTEP, kilobytes) != 0; }
 
+bool mp_is_full(const mp_state *state) {
+  return state->memory.soft != 0 && state->memory.used > state->memory.soft / 2;
+}
+
+// Each collection halves Lua's table of strings once where that is too large, so it is repeated while that helps; more than this
+// often it cannot: the table has no more halves.
+enum { COLLECTIONS_MAX = 48 };
+
 void mp_collect(mp_state *state) {
-  lua_gc(state->main, LUA_GCCOLLECT);
-  mp_blocks_release(&state->memory.blocks);
+  mp_memory *memory = &state->memory;
+  size_t before;
+  int count = 0;
+  do {
+    before = memory->used;
+    lua_gc(state->main, LUA_GCCOLLECT);
+  } while (memory->used < before - before / 8 && ++count < COLLECTIONS_MAX);
+  mp_blocks_release(&memory->blocks);
+  memory->wants_collection = false;
+  if (!memory->is_swollen) return;
+  if (memory->soft != 0) settle(memory);
+  memory->is_swollen = mp_is_full(state);
+  mp_heap_give_back();
 }

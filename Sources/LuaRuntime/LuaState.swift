@@ -79,8 +79,14 @@ package typealias StuckReport =
   /// Whether memory has run out since the last `recoverMemory`.
   package var wantsMemory: Bool { unsafe state.pointee.memory.wants_collection }
 
-  /// Collects garbage and gives memory back to the system if memory has run out since the last time. Between runs only.
+  /// Collects garbage if memory has run out since the last time. Between runs only.
   package func recoverMemory() { unsafe mp_recover_memory(state) }
+
+  /// Whether so much memory was held since the last `collectGarbage` that the system should have it back.
+  package var isSwollen: Bool { unsafe state.pointee.memory.is_swollen }
+
+  /// Whether more than half of what the soft limit allows for is in use.
+  package var isFull: Bool { unsafe mp_is_full(state) }
 
   /// Sets the CPU time that one run may take, in nanoseconds (0 = no bound): from where it is started or resumed until it waits,
   /// returns or fails. A run that cannot be ended, in a C function, is reported to `report`, and once more when it has been stuck for
@@ -160,7 +166,7 @@ package typealias StuckReport =
   /// Gives a reference back; the collector may then free the value.
   package func release(_ reference: LuaReference) { unsafe mp_unreference(state, reference.index) }
 
-  /// Runs a full garbage collection.
+  /// Runs a full garbage collection. What a swollen state frees goes back to the system. Between runs only.
   package func collectGarbage() { unsafe mp_collect(state) }
 
   /// Makes the object that scripts see as a connection; `none` when memory does not suffice.

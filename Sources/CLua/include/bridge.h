@@ -117,10 +117,12 @@ typedef struct mp_memory {
   size_t soft;         // above it a run that takes much gets an error, unless a collection helps; 0 = none
   size_t settled;      // what was held after the last collection because of it
   size_t run_start;    // what was held when the run began
+  size_t much;         // what a run may take before the state counts as swollen; SIZE_MAX = anything
   size_t limit;        // an allocation that would pass it is refused; 0 = none
   uint64_t exhausted;  // how often a script got the error of the soft limit
   uint64_t refused;    // how often an allocation was refused
   bool wants_collection;  // one of both has happened since `mp_recover_memory`
+  bool is_swollen;     // much was held since `mp_collect`, or still is: what is freed should go back to the system
   int64_t fail_after;  // for tests: the allocation that many requests from now fails, and all behind it; < 0 = off
   mp_blocks blocks;
 } mp_memory;
@@ -184,9 +186,11 @@ bool mp_register(mp_state *state, const mp_function *functions, int32_t count);
 // Sets both limits in bytes, 0 for none. Above `soft` a run that takes much gets an error, in the middle between both every run that
 // takes anything; above `hard` allocations are refused.
 void mp_set_memory_limits(mp_state *state, size_t soft, size_t hard);
-// Collects garbage and gives memory back to the system if memory has run out since the last time; true when it had. Not to be
-// called during a run.
+// Collects garbage if memory has run out since the last time, so that the next run has room; true when it had. `mp_collect` should
+// follow, when what else goes with a failed run has gone. Not to be called during a run.
 bool mp_recover_memory(mp_state *state);
+// Whether more than half of what the soft limit allows for is in use.
+bool mp_is_full(const mp_state *state);
 
 // MARK: Budgets and the watchdog
 
@@ -247,7 +251,7 @@ int32_t mp_string_reference(mp_state *state, const char *base, size_t count);
 void mp_unreference(mp_state *state, int32_t reference);
 // One step of the garbage collector of about `kilobytes` allocated; true when a cycle ended. May run finalizers.
 bool mp_collect_step(mp_state *state, int32_t kilobytes);
-// A full collection.
+// A full collection. If the state is swollen, what is free goes back to the system.
 void mp_collect(mp_state *state);
 
 // MARK: Coroutines

@@ -86,8 +86,9 @@ struct SnapshotReader {
     if absent.contains(name) { return nil }
     let path = script.path(name)
     let content: FileContent
-    do {
+    do throws(FileFailure) {
       content = try FileContent.read(path, byteCountMax: SnapshotLimits.fileBytesMax)
+      if Self.isBeingWritten(path, content.stamp) { throw FileFailure.changed }
     } catch {
       if error == .absent {
         if absent.count < SnapshotLimits.absentModulesMax { absent.insert(name) }
@@ -119,6 +120,15 @@ struct SnapshotReader {
     byteCount += content.bytes.count
     files[name] = file
     return file
+  }
+
+  /// Whether a writer has the file open who may be between two writes: what was read is then half of what is meant, or nothing of
+  /// it. One that has been silent for as long as the watcher waits for counts as done.
+  private static func isBeingWritten(_ path: String, _ stamp: FileStamp) -> Bool {
+    var now = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &now)
+    let age = FileStamp.nanoseconds(now) &- stamp.modifiedNanoseconds
+    return age < Int64(WatchedFile.silenceNanoseconds) && WatchedFile.writer(of: path) == .some
   }
 
   private static func reason(for failure: FileFailure) -> SnapshotError.Reason {

@@ -143,7 +143,8 @@ struct WatchedFile {
     }
   }
 
-  private enum Writer {
+  /// Whether somebody is at work on a file.
+  enum Writer {
     case none
     case some
     case unknown
@@ -151,7 +152,7 @@ struct WatchedFile {
 
   /// Whether any process has the file open for writing. A read lease is granted only when none has (fcntl(2),
   /// F_SETLEASE); it is given back at once. Unknown for another user's file and on file systems without leases.
-  private static func writer(of path: String) -> Writer {
+  static func writer(of path: String) -> Writer {
     let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { return .unknown }
     defer { close(descriptor) }

@@ -96,29 +96,33 @@ enum DeadlinePurpose {
   case timer(TimerToken)
   /// The share of one address in a connect, by its socket.
   case connect(HandleKey)
+  /// Memory is given back.
+  case memory
 
-  /// Kind in the two highest bits, then 32 of generation, then 24 of slot.
+  /// Kind in the four highest bits, then 32 of generation, then 24 of slot.
   var payload: UInt64 {
     switch self {
     case .connection(let key): Self.pack(0, key.slot, key.generation)
     case .task(let token): Self.pack(1, token.slot, token.generation)
     case .timer(let token): Self.pack(2, token.slot, token.generation)
     case .connect(let key): Self.pack(3, key.slot, key.generation)
+    case .memory: Self.pack(4, 0, 0)
     }
   }
 
   init(payload: UInt64) {
     let slot = UInt32(payload & 0xff_ffff)
     let generation = UInt32(truncatingIfNeeded: payload >> 24)
-    switch payload >> 62 {
+    switch payload >> 60 {
     case 0: self = .connection(HandleKey(slot: slot, generation: generation))
     case 1: self = .task(TaskToken(slot: slot, generation: generation))
     case 2: self = .timer(TimerToken(slot: slot, generation: generation))
-    default: self = .connect(HandleKey(slot: slot, generation: generation))
+    case 3: self = .connect(HandleKey(slot: slot, generation: generation))
+    default: self = .memory
     }
   }
 
   private static func pack(_ kind: UInt64, _ slot: UInt32, _ generation: UInt32) -> UInt64 {
-    kind << 62 | UInt64(generation) << 24 | UInt64(slot)
+    kind << 60 | UInt64(generation) << 24 | UInt64(slot)
   }
 }

@@ -26,8 +26,45 @@ extension Worker {
     counters.luaBytes.set(lua.memoryBytes)
   }
 
+  /// Sees to it that memory of which much was in use goes back to the system, once what goes with a failed handler has gone: its
+  /// connection, its tasks, what they hold.
+  func willRelaxMemory() {
+    guard !relaxation.isDue else { return }
+    relaxation.isDue = true
+    _ = deadlines.schedule(at: now &+ relaxation.pauseNanoseconds, payload: DeadlinePurpose.memory.payload)
+  }
+
+  /// Gives it back, and looks again later if that was not much.
+  func relaxMemory() {
+    let begin = CompletionPort.clock()
+    lua.collectGarbage()
+    relaxation.hasRun(isFull: lua.isFull, nanoseconds: CompletionPort.clock() &- begin)
+    counters.luaBytes.set(lua.memoryBytes)
+  }
+
   /// CPU time for loading and for handing over, in nanoseconds.
   var loadBudgetNanoseconds: UInt64 { Self.nanoseconds(server.configuration.loadBudgetSeconds) }
+}
+
+/// When a worker gives memory back. A collection of a full state takes a tenth of a second, so they get rarer while it stays full.
+struct Relaxation {
+  /// Soon enough for an operator who watches the memory, and too late for what a failed handler leaves to be still in use.
+  private static let pauseNanosecondsMin: UInt64 = 500_000_000
+  private static let pauseNanosecondsMax: UInt64 = 64_000_000_000
+  /// Of a worker's time at most one part in so many goes into this.
+  private static let share: UInt64 = 16
+
+  /// A deadline for the next time is set.
+  var isDue = false
+  /// From when memory should go back to when it does.
+  private(set) var pauseNanoseconds = pauseNanosecondsMin
+
+  /// Memory was given back, which took so long; `isFull` says whether much is still in use.
+  mutating func hasRun(isFull: Bool, nanoseconds: UInt64) {
+    isDue = false
+    let usual = isFull ? 2 * pauseNanoseconds : Self.pauseNanosecondsMin
+    pauseNanoseconds = min(max(usual, Self.share &* nanoseconds), Self.pauseNanosecondsMax)
+  }
 }
 
 /// A handler that neither ends nor can be ended, as `status` shows it.

@@ -46,6 +46,7 @@ final class Worker: @unchecked Sendable {
   /// How many of the bytes that the port has relayed are counted.
   var countedRelayedBytes: UInt64 = 0
   var deadlines = Deadlines()
+  var relaxation = Relaxation()
   /// Handlers and limits by the server's index of listeners, as the current generation has them.
   var listeners: [ListenerEntry] = []
   /// The generation that is live; nil before the first one is.
@@ -192,6 +193,7 @@ final class Worker: @unchecked Sendable {
       case .task(let token): taskDue(token)
       case .timer(let token): timerDue(token)
       case .connect(let key): connectDue(key)
+      case .memory: relaxMemory()
       }
       settle()
     }
@@ -206,6 +208,7 @@ final class Worker: @unchecked Sendable {
     counters.luaBytes.set(lua.memoryBytes)
     counters.budgetErrors.set(lua.endedRuns)
     if lua.wantsMemory { recoverMemory() }
+    if lua.isSwollen { willRelaxMemory() }
     if port.relayedBytes != countedRelayedBytes { countRelayed() }
   }
 }
