@@ -38,6 +38,7 @@ extension Worker {
       if !isHeld { counters.dropped.add(1) }
       return isHeld
     }
+    postGathered()
     return post(message, to: subscribers)
   }
 

@@ -34,20 +34,33 @@ struct GatheredBroadcast: ~Copyable {
   var isFull: Bool { records.count >= Self.bytesMax }
 
   /// Whether a message for this room with this exception can go with those that wait.
-  func takes(room: RoomName?, except: ConnectionID?) -> Bool {
-    isEmpty || self.except == except && self.room == room
-  }
+  func takes(room: RoomName?, except: ConnectionID?) -> Bool { isEmpty || self.except == except && self.room == room }
 
   /// Adds a message that it takes.
   mutating func append(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
-    if isEmpty {
-      self.room = room
-      self.except = except
-    }
+    begin(room, except)
     count += 1
-    forgetFrames()
     unsafe withUnsafeBytes(of: message.count) { unsafe records.append($0) }
     unsafe records.append(message)
+  }
+
+  /// Adds what another worker has gathered, which it takes.
+  mutating func append(_ packet: BroadcastPacket) {
+    begin(packet.room, packet.except)
+    count += packet.count
+    unsafe records.append(packet.records.bytes)
+  }
+
+  /// A copy of all messages for other workers.
+  func packet() -> BroadcastPacket {
+    unsafe BroadcastPacket(records: SharedBytes(copying: records.bytes), count: count, room: room, except: except)
+  }
+
+  private mutating func begin(_ room: RoomName?, _ except: ConnectionID?) {
+    forgetFrames()
+    if !isEmpty { return }
+    self.room = room
+    self.except = except
   }
 
   /// Forgets the messages; what is larger than usual is given back.

@@ -45,6 +45,7 @@ extension Worker {
       guard id.workerIndex == index, let connection = unsafe table.find(id.key) else { return call.fails("closed") }
       return unsafe report(framed ? send(connection, bytes) : write(connection, bytes), call)
     }
+    postGathered()
     let message = unsafe WorkerMessage.send(id, SharedBytes(copying: bytes), framed: framed)
     if server.workers[id.workerIndex].mailbox.postDroppable(message, bytes: bytes.count) {
       unsafe call.returns(.boolean(true))
@@ -63,9 +64,12 @@ extension Worker {
         return call.fails("closed")
       }
       unsafe close(connection, .script(reason))
-    } else if !server.workers[id.workerIndex].mailbox.postDroppable(
-      .close(id, reason: reason), bytes: reason.utf8.count)
-    {
+      return unsafe call.returns(.boolean(true))
+    }
+    postGathered()
+    guard
+      server.workers[id.workerIndex].mailbox.postDroppable(.close(id, reason: reason), bytes: reason.utf8.count)
+    else {
       counters.dropped.add(1)
       return call.fails("overflow")
     }

@@ -69,6 +69,8 @@ extension Worker {
     deliverWaiting(toSubscribers: true)
     flushDirty()
     let problem = handOver(transaction)
+    // What on_save has broadcast is in the others' mailboxes before they are asked to deliver it.
+    postGathered()
     let isSwitching = transaction.decide(handedOver: problem)
     // Everybody has delivered what was published before the meeting: what comes now is for the code that goes on.
     releasePublished()

@@ -135,12 +135,13 @@ extension ControlThread {
   private func broadcast(_ key: HandleKey, _ text: String, _ roomText: String?) {
     let room = roomText.map { RoomName(text: $0) }
     var text = text
-    let bytes = text.withUTF8 { unsafe SharedBytes(copying: UnsafeRawBufferPointer($0)) }
-    let packet = BroadcastPacket(message: bytes, room: room, except: nil)
+    var message = GatheredBroadcast()
+    text.withUTF8 { unsafe message.append(UnsafeRawBufferPointer($0), room: room, except: nil) }
+    let packet = message.packet()
     let count =
       room.map { context.rooms.count($0) }
       ?? workers.reduce(0) { $0 + $1.counters.connections.load(ordering: .relaxed) }
-    for worker in workers { _ = unsafe worker.mailbox.postDroppable(.broadcast(packet), bytes: bytes.bytes.count) }
+    for worker in workers { _ = worker.mailbox.postDroppable(.broadcast(packet), bytes: text.utf8.count) }
     answer(key, AdminReply(status: 0, text: "sent to \(count) \(count == 1 ? "client" : "clients")"))
   }
 

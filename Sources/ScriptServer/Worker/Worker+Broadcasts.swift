@@ -16,20 +16,37 @@ extension Worker {
   /// Sends `message` to every connection of every worker, or of one room.
   func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     if server.workers.count > 1 {
-      let packet = unsafe BroadcastPacket(message: SharedBytes(copying: message), room: room, except: except)
-      for worker in server.workers where worker !== self {
-        if !worker.mailbox.postDroppable(.broadcast(packet), bytes: message.count) { counters.dropped.add(1) }
-      }
+      if !gatheredForOthers.takes(room: room, except: except) { postGathered() }
+      unsafe gatheredForOthers.append(message, room: room, except: except)
+      if gatheredForOthers.isFull { postGathered() }
     }
-    unsafe broadcastHere(message, room: room, except: except)
-  }
-
-  /// Sends `message` to every connection of this worker, or of one room of it.
-  func broadcastHere(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     if !gathered.takes(room: room, except: except) { spread(sendsNow: false) }
     unsafe gathered.append(message, room: room, except: except)
+    spreadIfDue()
+  }
+
+  /// Sends what another worker's scripts have broadcast to the connections of this one.
+  func received(_ packet: BroadcastPacket) {
+    if !gathered.takes(room: packet.room, except: packet.except) { spread(sendsNow: false) }
+    gathered.append(packet)
+    spreadIfDue()
+  }
+
+  private func spreadIfDue() {
     // A codec in Lua frames while the broadcast's own code still runs.
     if gathered.isFull || codecs.hasScripted { spread(sendsNow: false) }
+  }
+
+  /// Hands the other workers what this turn has broadcast so far: one message, and one wake-up, for all of it. To be called before
+  /// anything else is sent to another worker, which must come behind it.
+  func postGathered() {
+    if gatheredForOthers.isEmpty { return }
+    let packet = gatheredForOthers.packet()
+    let bytes = unsafe packet.records.bytes.count
+    for worker in server.workers where worker !== self {
+      if !worker.mailbox.postDroppable(.broadcast(packet), bytes: bytes) { counters.dropped.add(packet.count) }
+    }
+    gatheredForOthers.removeAll()
   }
 
   /// Whether what is gathered goes to this connection, too.

@@ -28,7 +28,7 @@ extension Worker {
   private func handle(_ message: WorkerMessage) {
     switch message {
     case .accepted(let client): accept(client)
-    case .broadcast(let packet): unsafe broadcastHere(packet.message.bytes, room: packet.room, except: packet.except)
+    case .broadcast(let packet): received(packet)
     case .send(let id, let bytes, let framed):
       guard let connection = unsafe table.find(id.key) else { return }
       _ = unsafe framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)

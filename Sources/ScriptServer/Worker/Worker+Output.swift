@@ -132,12 +132,14 @@ extension Worker {
 
   /// Sends what the turn has queued.
   func flushDirty() {
+    postGathered()
     spread(sendsNow: true)
     if !due.isEmpty { settle() }
     // A flush may end a connection, whose on_close may send to others: those come behind and are flushed too.
     var next = 0
     while next < dirty.count || !gathered.isEmpty {
       if next == dirty.count {
+        postGathered()
         spread(sendsNow: true)
         if !due.isEmpty { settle() }
         continue

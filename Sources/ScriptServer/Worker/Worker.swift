@@ -32,6 +32,8 @@ final class Worker: @unchecked Sendable {
   var recentRoomNames = RecentRoomNames()
   /// What this turn has broadcast and nobody has got yet.
   var gathered = GatheredBroadcast()
+  /// The same for the other workers, as far as scripts of this one have said it.
+  var gatheredForOthers = GatheredBroadcast()
   /// The list of connections that the last broadcast went through, kept for its memory.
   var visitedSlots: [UInt32] = []
   var codecs = CodecTable()

@@ -2,14 +2,17 @@
 
 import CompletionIO
 
-/// A broadcast on its way to another worker.
+/// Broadcasts to the same connections on their way to another worker.
 final class BroadcastPacket: Sendable {
-  let message: SharedBytes
+  /// The messages as `GatheredBroadcast` lays them out, and how many they are.
+  let records: SharedBytes
+  let count: Int
   let room: RoomName?
   let except: ConnectionID?
 
-  init(message: SharedBytes, room: RoomName?, except: ConnectionID?) {
-    self.message = message
+  init(records: SharedBytes, count: Int, room: RoomName?, except: ConnectionID?) {
+    self.records = records
+    self.count = count
     self.room = room
     self.except = except
   }
