@@ -24,7 +24,8 @@ function chat.on_open(conn)
 end
 
 function chat.on_message(conn, text)
-  print("A client says: " .. text)
+  -- Control characters could steer the terminal that this is printed on; C2 begins those that have two bytes.
+  print("A client says: " .. text:gsub("%c", "?"):gsub("\xC2[\x80-\x9F]", "?"))
   moonport.broadcast(text, { room = "lobby", except = conn })
 end
 

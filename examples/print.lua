@@ -14,7 +14,9 @@ moonport.listen { address = "127.0.0.1:20055" }
 local printer = {}
 
 function printer.on_message(conn, bytes)
-  print((bytes:gsub("\r?\n$", "")))
+  -- Control characters but tab and line feed could steer the terminal; C2 begins those that have two bytes.
+  local text = bytes:gsub("\r?\n$", ""):gsub("[^%C\t\n]", "?"):gsub("\xC2[\x80-\x9F]", "?")
+  print(text)
 end
 
 function printer.on_close(conn, reason)

@@ -27,6 +27,11 @@ local function reply(conn, ...)
   for _, line in ipairs { ... } do conn:write(line, "\r\n") end
 end
 
+-- The text without the control characters that could steer the terminal it is printed on; C2 begins those that have two bytes.
+local function harmless(text)
+  return (text:gsub("[^%C\t\n]", "?"):gsub("\xC2[\x80-\x9F]", "?"))
+end
+
 -- The path between < and > and the parameters behind it: "FROM:<ada@example.org> SIZE=100".
 local function path_of(argument, word)
   local start, path, rest = argument:match("^(%a+):%s*<([^<>%s]*)>(.*)$")
@@ -103,7 +108,7 @@ function commands.DATA(session, argument)
     return
   end
   print(("mail from <%s> to <%s>, %d bytes\n| %s"):format(
-    from, table.concat(to, ">, <"), outcome, table.concat(lines, "\n| ")))
+    harmless(from), harmless(table.concat(to, ">, <")), outcome, harmless(table.concat(lines, "\n")):gsub("\n", "\n| ")))
   return "250 2.0.0 printed"
 end
 

@@ -63,10 +63,14 @@ struct Epoll: ~Copyable {
   /// Whether events of the last wait are left.
   var hasEvents: Bool { next < end }
 
-  /// Waits for events; a signal ends the wait with none. epoll_wait(2), nanoseconds, negative for ever.
+  /// Errors of epoll_wait(2) that only a wrong call of ours can cause; any other, like a signal's EINTR, is a wait with no
+  /// events, after which the next turn asks again.
+  private static let misuses = [EBADF, EFAULT, EINVAL, ENOSYS]
+
+  /// Waits for events; an error of the system ends the wait with none. epoll_wait(2), nanoseconds, negative for ever.
   mutating func wait(nanoseconds: Int64) {
     let count = unsafe clinux_epoll_wait(descriptor.rawValue, events, eventsMax, nanoseconds)
-    precondition(count >= 0 || errno == EINTR, "epoll_wait was misused")
+    precondition(count >= 0 || !Epoll.misuses.contains(errno), "epoll_wait was misused")
     next = 0
     end = max(count, 0)
   }

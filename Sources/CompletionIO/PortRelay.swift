@@ -121,7 +121,6 @@ extension PortState {
     let out = unsafe relays[index]
     let back = unsafe relays[index ^ 1]
     if isBroken || !events.isDisjoint(with: [.readable, .ended]) { unsafe out.pointee.flags.insert(.canRead) }
-    if isBroken || events.contains(.ended) { unsafe out.pointee.flags.insert(.mayHaveEnded) }
     if isBroken || events.contains(.writable) { unsafe back.pointee.flags.insert(.canWrite) }
     if isBroken, unsafe !out.pointee.flags.contains(.submitted), unsafe back.pointee.flags.contains(.submitted) {
       // Nobody reads this socket any more, so nothing else would find out.
@@ -253,12 +252,9 @@ extension PortState {
       unsafe side.pointee.flags.insert(.sourceEnded)
       return .moved(0)
     case .done(let count):
-      if count == bytes {
-        unsafe side.pointee.flags.insert(.isBulk)
-      } else if unsafe !side.pointee.flags.contains(.mayHaveEnded) {
-        // A short read has emptied the socket; what comes later is another edge.
-        unsafe side.pointee.flags.remove(.canRead)
-      }
+      // A short read may have left something (it stops at urgent data, and at messages with descriptors), of which there would
+      // be no other edge: only EAGAIN says that the socket is empty.
+      if count == bytes { unsafe side.pointee.flags.insert(.isBulk) }
       return unsafe sendAtOnce(start, count, side, index, to: target)
     }
   }

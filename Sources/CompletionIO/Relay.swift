@@ -13,14 +13,12 @@ struct RelayFlags: OptionSet {
   static let canRead = RelayFlags(rawValue: 2)
   /// The target may take something, likewise.
   static let canWrite = RelayFlags(rawValue: 4)
-  /// The source's peer has ended its side or broken: a short read is not the last one.
-  static let mayHaveEnded = RelayFlags(rawValue: 8)
   /// The source has ended; what is held still has to go out.
-  static let sourceEnded = RelayFlags(rawValue: 16)
+  static let sourceEnded = RelayFlags(rawValue: 8)
   /// The last read filled its buffer: more comes than one read takes.
-  static let isBulk = RelayFlags(rawValue: 32)
+  static let isBulk = RelayFlags(rawValue: 16)
   /// In the list of relays that go on in the next batch.
-  static let goesOn = RelayFlags(rawValue: 64)
+  static let goesOn = RelayFlags(rawValue: 32)
 }
 
 /// One handle of a pair, and the direction from it to the other one. An idle direction holds neither memory nor a pipe.

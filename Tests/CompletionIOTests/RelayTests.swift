@@ -61,6 +61,21 @@ struct RelayTests {
     #expect(port.relayedBytes == 22)
   }
 
+  @Test("bytes behind an urgent one, at which a read stops, do not wait for more to come")
+  func urgent() throws {
+    let (a, b) = try pair(unix: false)
+    #expect(port.submit(.relay(to: b.key), on: a.key) == .pending)
+    a.peer.send("first")
+    try run { port.relayedBytes(from: a.key) == 5 }
+    #expect(port.becomesQuiet())
+    // All of it is there before the port looks: one edge for everything.
+    a.peer.send("ab")
+    #expect(send(a.peer.descriptor, "!", 1, Int32(MSG_OOB)) == 1)
+    a.peer.send("cd")
+    try run { port.relayedBytes(from: a.key) == 9 }
+    #expect(b.peer.receive(exactly: 9) == Array("firstabcd".utf8))
+  }
+
   @Test("bulk in both directions arrives byte for byte, by splice and by copies", arguments: [false, true])
   func bulk(unix: Bool) throws {
     let count = 6_000_000

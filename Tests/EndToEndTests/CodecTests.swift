@@ -275,14 +275,14 @@ private func hexadecimal(_ bytes: [UInt8]) -> String {
       """,
       """
       codec = {
-        decode = function(b, p) if p <= #b then return b:sub(p), #b + 1 end end,
+        decode = function(b, p) local s = b:find(";", p, true) if s then return b:sub(p, s - 1), s + 1 end end,
         encode = function(m) if m == "fail" then error("my encode") end return m ~= "none" and m or nil end,
       }
       """)
     let client = try server.connect()
-    try client.send("fail")
+    try client.send("fail;")
     #expect(contains(try client.receiveLine(), "main.lua:5: my encode"))
-    try client.send("none")
+    try client.send("none;")
     #expect(contains(try client.receiveLine(), "encode must return a string"))
   }
 

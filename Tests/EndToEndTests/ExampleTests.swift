@@ -48,6 +48,9 @@ import Testing
       #expect(try bert.receiveLine() == text)
       #expect(try cleo.receiveLine() == text)
     }
+    try anna.send("\u{1b}[2J\0\u{9b}31m\r!\n")
+    try server.waitForOutput(containing: "A client says: ?[2J??31m?!\n")
+    for client in [bert, cleo] { #expect(try client.receiveLine() == "\u{1b}[2J\0\u{9b}31m\r!") }
     try bert.send("answer\r\n")
     // The first thing that the sender of the lines above gets: none of them came back.
     #expect(try anna.receiveLine() == "answer")
@@ -128,8 +131,11 @@ import Testing
     try server.waitForOutput(containing: "wait for it\n")
     rude.reset()
     try server.waitForOutput(containing: "wait for it\nclient closed\n")
+    try server.connect().send("\u{1b}[2J\u{9b}31m\ttwo\nlines\r\n")
+    let harmless = "?[2J?31m\ttwo\nlines\nclient closed\n"
+    try server.waitForOutput(containing: harmless)
     try server.stop()
-    #expect(server.output == "hello\nno line end\nclient closed\nwait for it\nclient closed\n")
+    #expect(server.output == "hello\nno line end\nclient closed\nwait for it\nclient closed\n" + harmless)
   }
 
   // MARK: echo

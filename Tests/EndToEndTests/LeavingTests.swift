@@ -147,6 +147,27 @@ import Testing
     #expect(contains(server.errors, "the time to drain is up: clients are cut off"))
   }
 
+  @Test(
+    "a drain is bounded whatever the handler does that keeps a client, and ends with 3",
+    arguments: [
+      "moonport.sleep(1e6)", "while true do moonport.sleep(0) end", "while true do end", "conn:receive()",
+      "moonport.spawn(moonport.sleep, 1e6):wait()", "while true do pcall(moonport.sleep, 0.01) end",
+    ])
+  func keepingHandler(_ keeping: String) throws {
+    let body = "function handlers.on_message(conn, text) conn:send(text) \(keeping) end"
+    // Longer than the drain: the loop is not ended by its budget first.
+    let server = try MoonportProcess(serving: script("1", body), workers: 2, ["--handler-budget", "4"])
+    let clients = try server.connect(2)
+    for client in clients { try client.send("x\n") }
+    try eventually("both handlers run") { try server.status()["messages_in"].integer == 2 }
+    let begun = Deadline.uptime
+    let drain = TestThread { _ = try server.control("drain", "--timeout", "0.5") }
+    #expect(try server.waitForExit(timeout: Patience.scaled(15)) == .exited(3))
+    try drain.join()
+    #expect(Deadline.uptime - begun >= 0.5)
+    for client in clients { #expect((try? client.waitForEnd()) != nil) }
+  }
+
   @Test("on_stop cannot wait: a call that would raises, and the server ends all the same")
   func waitInStop() throws {
     let body = """

@@ -57,7 +57,7 @@ import Testing
         return { on_message = function(conn, message) moonport.broadcast("<" .. message) end }
         """, folder: folder
     ) { $0.listeners = 4 }
-    for (index, (text, answer)) in [("ab\n", "<ab\n"), ("2:ab,", "3:<ab,"), ("ab", "<ab")].enumerated() {
+    for (index, (text, answer)) in [("ab\n", "<ab\n"), ("2:ab,", "3:<ab,"), ("a", "<a")].enumerated() {
       let client = try server.connect(listener: index)
       try client.send(text)
       #expect(String(decoding: try client.receive(exactly: answer.utf8.count), as: UTF8.self) == answer)

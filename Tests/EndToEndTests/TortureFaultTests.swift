@@ -37,11 +37,15 @@ import Testing
     }
   }
 
-  @Test(.enabled(if: Preload.isPossible, "nothing can be preloaded before a sanitizer"))
-  func `a system without buffers or descriptors for a moment loses the calls that failed, and nothing else`() throws {
-    let environment = try Preload.faults("accept4:ENOBUFS:90,accept4:EMFILE:110,recv:ENOBUFS:20,send:ENOBUFS:30")
+  /// EINTR and EAGAIN have a test of their own: they cost nothing.
+  @Test(
+    .enabled(if: Preload.isPossible, "nothing can be preloaded before a sanitizer"),
+    arguments: ["ECONNABORTED", "EPROTO", "ENOBUFS", "ENOMEM", "EMFILE"])
+  func `an error that any call may return loses at most the connections whose calls failed`(error: String) throws {
+    let calls = [("accept4", 90), ("recv", 20), ("send", 30), ("sendmsg", 30), ("epoll_wait", 5)]
+    let environment = try Preload.faults(calls.map { "\($0.0):\(error):\($0.1)" }.joined(separator: ","))
     let server = try MoonportProcess.serving(TortureFaultTests.echo, workers: 2) { $0.environment = environment }
-    try Siege(name: "ENOBUFS and EMFILE on accept, recv, send", server: server).withstand {
+    try Siege(name: "\(error) on accept, recv, send, epoll_wait", server: server).withstand {
       var answered = 0
       let count = 60
       for index in 0..<count {

@@ -1,4 +1,4 @@
-// What the admin channel's encoder and decoder promise: round trips, bounds, and no trap for any bytes.
+// What the admin channel's encoder and decoder promise: round trips and bounds. The fuzz tests beside this give them any bytes.
 
 import ScriptServer
 import Testing
@@ -39,12 +39,18 @@ struct AdminProtocolTests {
 
   @Test(
     "bytes that can never become a message are refused at once",
-    arguments: ["x", ":", "-1:", "+1:a,", " 1:a,", "01:a,", "00:,", "1:ab", "999999999", "1048577", "3:1:a,,x", "1:a,"])
+    arguments: ["x", ":", "-1:", "+1:a,", " 1:a,", "01:a,", "00:,", "1:ab", "999999999", "1048577", "1:a,"])
   func invalid(text: String) {
     guard case .invalid = AdminProtocol.decodeRequest(Array(text.utf8)) else {
       Issue.record("\(text) was not refused")
       return
     }
+  }
+
+  @Test("what follows a message means nothing, whether it comes with it or later")
+  func following() {
+    #expect(AdminProtocol.decodeRequest(Array("7:4:ping,,x".utf8)) == .complete(["ping"]))
+    #expect(AdminProtocol.decodeReply(Array("9:1:0,2:ok,,9".utf8)) == .complete(AdminReply(status: 0, text: "ok")))
   }
 
   @Test("a huge announced length is refused before its bytes arrive")
@@ -83,29 +89,5 @@ struct AdminProtocolTests {
     }
     #expect(reply.text.hasSuffix("ü\n(cut: the answer was longer than a reply can be)\n"))
     #expect(!reply.text.unicodeScalars.contains("\u{FFFD}"))
-  }
-
-  @Test("no bytes make a decoder trap: random ones and mutated messages")
-  func fuzz() throws {
-    var random = SystemRandomNumberGenerator()
-    let alphabet = Array("0123456789:,,::ab\u{0}".utf8) + [0xFF, 0xC3]
-    for _ in 0..<20_000 {
-      let bytes = (0..<Int.random(in: 0...24, using: &random)).map { _ in alphabet.randomElement(using: &random)! }
-      _ = AdminProtocol.decodeRequest(bytes)
-      _ = AdminProtocol.decodeReply(bytes)
-    }
-    let seeds = [
-      try AdminProtocol.encodeRequest(["broadcast", "hello", "lobby"]),
-      AdminProtocol.encodeReply(AdminReply(status: 1, text: "chat.lua:3: no")),
-    ]
-    for _ in 0..<20_000 {
-      var bytes = seeds.randomElement(using: &random)!
-      for _ in 0..<Int.random(in: 1...3, using: &random) {
-        bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
-      }
-      var session = AdminSession()
-      _ = session.receive(bytes)
-      _ = AdminProtocol.decodeReply(bytes)
-    }
   }
 }

@@ -80,37 +80,43 @@ package enum AdminClient {
     _ request: AdminRequest, on descriptor: Int32, deadline: Deadline
   ) throws(AdminFailure) -> AdminReply {
     var received: [UInt8] = []
+    var reply: AdminReply?
     var chunk = [UInt8](repeating: 0, count: readBytes)
     while true {
       let count = unsafe chunk.withUnsafeMutableBytes { buffer in
         unsafe recv(descriptor, buffer.baseAddress, buffer.count, 0)
       }
       if count > 0 {
+        guard reply == nil else { continue }
         received += chunk[..<count]
-        guard received.count <= AdminProtocol.replyPayloadBytesMax + AdminProtocol.framingBytesMax else {
-          throw AdminFailure("the server's reply is longer than a reply can be; is it a moonport server?")
-        }
+        reply = try Self.reply(in: received)
+        if let reply, !request.endsServer { return reply }
       } else if count == 0 || (errno != EAGAIN && errno != EINTR) {
-        return try reply(in: received, endedBy: request)
+        if let reply { return reply }
+        return try Self.reply(missingFor: request, hasBegun: !received.isEmpty)
       } else if errno == EAGAIN {
-        if !request.endsServer, case .complete(let reply) = AdminProtocol.decodeReply(received) { return reply }
         try deadline.wait(for: Int16(POLLIN), on: descriptor)
       }
     }
   }
 
-  /// What the server had said when the connection ended.
-  private static func reply(in received: [UInt8], endedBy request: AdminRequest) throws(AdminFailure) -> AdminReply {
+  /// The reply that `received` begins with, nil while some of it is missing. Bytes that can never become one are an error
+  /// at once: who sent them may send more without end, or never close.
+  private static func reply(in received: [UInt8]) throws(AdminFailure) -> AdminReply? {
     switch AdminProtocol.decodeReply(received) {
-    case .complete(let reply):
-      return reply
+    case .complete(let reply): return reply
+    case .incomplete: return nil
     case .invalid(let reason):
       throw AdminFailure("the server's reply makes no sense (\(reason)); is it a moonport server?")
-    case .incomplete where request.endsServer && received.isEmpty:
-      return AdminReply(status: 0, text: "the server has ended")
-    case .incomplete:
-      throw AdminFailure("the server closed the connection before it answered; its log may say why")
     }
+  }
+
+  /// What to make of a connection that ended before the reply was whole.
+  private static func reply(
+    missingFor request: AdminRequest, hasBegun: Bool
+  ) throws(AdminFailure) -> AdminReply {
+    if request.endsServer && !hasBegun { return AdminReply(status: 0, text: "the server has ended") }
+    throw AdminFailure("the server closed the connection before it answered; its log may say why")
   }
 
   /// Writes `text` and a line end, if it has none, to a standard stream; nothing for an empty text. A stream that is

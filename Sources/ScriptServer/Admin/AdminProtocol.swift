@@ -5,7 +5,7 @@
 package enum AdminDecoded<Value: Sendable & Equatable>: Sendable, Equatable {
   /// The bytes are a proper beginning; more must arrive.
   case incomplete
-  /// The bytes are exactly one message.
+  /// The bytes begin with this message. What follows it means nothing, whether it came with it or later.
   case complete(Value)
   /// The bytes can never become a message; the text says why.
   case invalid(String)
@@ -37,7 +37,8 @@ package struct AdminFailure: Error, Sendable, Equatable, CustomStringConvertible
 }
 
 /// A request is one netstring that holds one netstring per word; a reply is one netstring that holds two: the exit
-/// status (`0` or `1`) and the text. One connection carries one request and one reply.
+/// status (`0` or `1`) and the text. One connection carries one request and one reply; either side drops what follows, so
+/// that nothing depends on how the bytes are cut on their way.
 /// See http://cr.yp.to/proto/netstrings.txt.
 package enum AdminProtocol {
   /// Longest payload of a request in bytes: a broadcast text of nearly 1 MiB, the codecs' own default limit.
@@ -151,13 +152,9 @@ package enum AdminProtocol {
     return .complete(words)
   }
 
-  /// The payload of the one netstring that `bytes` must be.
+  /// The payload of the netstring that `bytes` begin with.
   private static func outerPayload(of bytes: [UInt8], payloadBytesMax: Int) -> AdminDecoded<Range<Int>> {
-    let decoded = netstring(in: bytes, within: 0..<bytes.count, payloadBytesMax: payloadBytesMax)
-    if case .complete(let payload) = decoded, payload.upperBound + 1 != bytes.count {
-      return .invalid("bytes follow the message")
-    }
-    return decoded
+    netstring(in: bytes, within: 0..<bytes.count, payloadBytesMax: payloadBytesMax)
   }
 
   /// The payload's range in the netstring that begins at `range`'s start and must end within it.

@@ -52,7 +52,10 @@ package enum AdminRequest: Sendable, Equatable {
     case "kick": self = try Self.kick(arguments)
     case "broadcast": self = try Self.broadcast(arguments)
     case "drain": self = try Self.drain(arguments)
-    default: throw AdminFailure("unknown command \"\(command.prefix(40))\"; is this program as new as the server?")
+    default:
+      // Scalars, since a single character may have any number of them.
+      let name = FigureText.harmless(String(String.UnicodeScalarView(command.unicodeScalars.prefix(40))))
+      throw AdminFailure("unknown command \"\(name)\"; is this program as new as the server?")
     }
   }
 

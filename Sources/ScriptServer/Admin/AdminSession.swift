@@ -39,10 +39,8 @@ package struct AdminSession: Sendable {
   /// Takes what one read delivered.
   package mutating func receive(_ bytes: some Collection<UInt8>) -> Event {
     guard state == .reading else { return .ignored }
-    guard bytes.count <= Self.receivedBytesMax - received.count else {
-      return refuse("the request is longer than \(Self.receivedBytesMax) bytes")
-    }
-    received += bytes
+    // So many bytes are a request or can never become one: nothing is missing of a request that was cut here.
+    received += bytes.prefix(Self.receivedBytesMax - received.count)
     switch AdminProtocol.decodeRequest(received) {
     case .incomplete: return .incomplete
     case .invalid(let reason): return refuse(reason)

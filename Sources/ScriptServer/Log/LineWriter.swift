@@ -22,6 +22,10 @@ final class LineWriter: Sendable {
   /// Nobody reads: patience is not spent again until a line gets through. Guarded by `lock`.
   nonisolated(unsafe) private var isStalled = false
 
+  /// Standard error, which the log and the server's other lines share: two writers would cut into each other's lines where the
+  /// reader takes them in parts.
+  static let standardError = LineWriter(descriptor: STDERR_FILENO, patienceMilliseconds: 0)
+
   /// `patienceMilliseconds`: how long to wait for a reader that is behind, once per stall; 0 never waits.
   init(descriptor: CInt, patienceMilliseconds: CInt) {
     self.descriptor = descriptor
@@ -112,7 +116,7 @@ package final class StandardOutput: Sendable {
   package static let shared = StandardOutput()
 
   /// Standard error, for the few lines that are not the log's.
-  static let errors = StandardOutput(descriptor: STDERR_FILENO)
+  static let errors = StandardOutput(.standardError)
 
   /// 100 ms, once per stall: a pager or a slow pipe usually catches up in that time; longer would stop a worker's
   /// clients.
@@ -121,9 +125,11 @@ package final class StandardOutput: Sendable {
   private let writer: LineWriter
 
   /// Lines to `descriptor`, which stays the caller's.
-  package init(descriptor: CInt = STDOUT_FILENO) {
-    writer = LineWriter(descriptor: descriptor, patienceMilliseconds: Self.patienceMilliseconds)
+  package convenience init(descriptor: CInt = STDOUT_FILENO) {
+    self.init(LineWriter(descriptor: descriptor, patienceMilliseconds: Self.patienceMilliseconds))
   }
+
+  private init(_ writer: LineWriter) { self.writer = writer }
 
   /// Writes the bytes as they are and a line feed, in one piece as seen from other threads. When nobody reads (EPIPE),
   /// the disk is full (ENOSPC) or the reader is stuck, the line is counted and lost.

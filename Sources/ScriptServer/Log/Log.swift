@@ -18,7 +18,8 @@ package final class LogSink: Sendable {
   /// Lines in `format` to `descriptor`, which stays the caller's.
   package init(descriptor: CInt = STDERR_FILENO, format: LogFormat) {
     self.format = format
-    writer = LineWriter(descriptor: descriptor, patienceMilliseconds: 0)
+    writer =
+      descriptor == STDERR_FILENO ? .standardError : LineWriter(descriptor: descriptor, patienceMilliseconds: 0)
   }
 
   /// Lines that were dropped since the start because nobody reads, the disk is full or the reader is behind.

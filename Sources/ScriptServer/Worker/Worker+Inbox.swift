@@ -212,6 +212,11 @@ extension Worker {
     return summary
   }
 
+  /// The client as the log names it, for an operator who may want to keep it out.
+  func peerName(_ connection: UnsafeMutablePointer<Connection>) -> String {
+    unsafe port.descriptor(of: connection.pointee.key).map { SocketNames(of: $0).peer } ?? "unknown"
+  }
+
   private static func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
 
   // MARK: The end

@@ -229,7 +229,11 @@ extension Worker {
   }
 
   private func frameFailed(_ connection: UnsafeMutablePointer<Connection>, _ error: FrameError) -> CloseReason {
-    log.info("closing a connection", metadata: ["id": unsafe "\(id(of: connection).rawValue)", "why": "\(error)"])
+    log.info(
+      "closing a connection",
+      metadata: [
+        "id": unsafe "\(id(of: connection).rawValue)", "peer": unsafe "\(peerName(connection))", "why": "\(error)",
+      ])
     if case .tooLong = error { return .tooLong }
     return .error
   }
