@@ -26,15 +26,19 @@ struct GatheredBroadcast: ~Copyable {
   /// Bytes gathered before they are spread in the midst of a turn: one usual read of a client, so that what one client sends at
   /// once is spread at once, and little memory is kept.
   static let bytesMax = 65536
+  /// A message from this size on is spread alone, so that the queues can share it instead of copying it.
+  static let sharedBytesMin = 4096
   /// Memory kept between turns: what a batch of that size takes with its framing.
   private static let keptBytesMax = 2 * bytesMax
 
   var isEmpty: Bool { count == 0 }
-  /// Whether it has grown so large that it is to be spread now.
-  var isFull: Bool { records.count >= Self.bytesMax }
+  /// Whether it is to be spread now: it has grown large, or is one large message.
+  var isFull: Bool { records.count >= Self.bytesMax || count == 1 && records.count >= Self.sharedBytesMin }
 
-  /// Whether a message for this room with this exception can go with those that wait.
-  func takes(room: RoomName?, except: ConnectionID?) -> Bool { isEmpty || self.except == except && self.room == room }
+  /// Whether `bytes` of messages for this room with this exception can go with those that wait.
+  func takes(_ bytes: Int, room: RoomName?, except: ConnectionID?) -> Bool {
+    isEmpty || bytes < Self.sharedBytesMin && self.except == except && self.room == room
+  }
 
   /// Adds a message that it takes.
   mutating func append(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {

@@ -8,26 +8,24 @@ import CompletionIO
 import LuaRuntime
 
 extension Worker {
-  /// Framed messages from this size on are shared between the queues instead of copied.
-  static let sharedBytesMin = 4096
-
   // MARK: Gathering
 
   /// Sends `message` to every connection of every worker, or of one room.
   func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     if server.workers.count > 1 {
-      if !gatheredForOthers.takes(room: room, except: except) { postGathered() }
+      if !gatheredForOthers.takes(message.count, room: room, except: except) { postGathered() }
       unsafe gatheredForOthers.append(message, room: room, except: except)
       if gatheredForOthers.isFull { postGathered() }
     }
-    if !gathered.takes(room: room, except: except) { spread(sendsNow: false) }
+    if !gathered.takes(message.count, room: room, except: except) { spread(sendsNow: false) }
     unsafe gathered.append(message, room: room, except: except)
     spreadIfDue()
   }
 
   /// Sends what another worker's scripts have broadcast to the connections of this one.
   func received(_ packet: BroadcastPacket) {
-    if !gathered.takes(room: packet.room, except: packet.except) { spread(sendsNow: false) }
+    let bytes = unsafe packet.records.bytes.count
+    if !gathered.takes(bytes, room: packet.room, except: packet.except) { spread(sendsNow: false) }
     gathered.append(packet)
     spreadIfDue()
   }
@@ -97,9 +95,14 @@ extension Worker {
     _ batch: inout GatheredBroadcast, to connection: UnsafeMutablePointer<Connection>, sendsNow: Bool
   ) {
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
-      let frames = unsafe batch.framed(by: codec, connection.pointee.codec), frames.count > 0,
-      unsafe isUnwatched(connection, adding: frames.count)
+      let frames = unsafe batch.framed(by: codec, connection.pointee.codec), frames.count > 0
     else {
+      return unsafe batch.forEachMessage { message in _ = unsafe send(connection, message) }
+    }
+    guard unsafe isUnwatched(connection, adding: frames.count) else {
+      if batch.count == 1, frames.count >= GatheredBroadcast.sharedBytesMin {
+        return unsafe write(connection, shared: batch.shared())
+      }
       // One by one, as the output limit's policy wants them.
       return unsafe batch.forEachMessage { message in _ = unsafe send(connection, message) }
     }
@@ -117,13 +120,19 @@ extension Worker {
     if unsafe !rest.isEmpty { unsafe queue(rest, of: &batch, for: connection) }
   }
 
-  /// Queues the end of a batch's frames: all of them may be shared, a part is copied.
+  /// Queues one message that several queues share, within the output limit.
+  private func write(_ connection: UnsafeMutablePointer<Connection>, shared: SharedBytes) {
+    guard unsafe admit(connection, shared.bytes.count) == .queued else { return }
+    unsafe connection.pointee.output.append(shared, pool: pool)
+    unsafe queued(connection, shared.bytes.count)
+  }
+
+  /// Queues the end of a batch's frames: a whole large message is shared, anything else copied.
   private func queue(
     _ bytes: UnsafeRawBufferPointer, of batch: inout GatheredBroadcast, for connection: UnsafeMutablePointer<Connection>
   ) {
-    let shared = bytes.count >= Self.sharedBytesMin ? batch.shared() : nil
-    if let shared, unsafe shared.bytes.count == bytes.count {
-      unsafe connection.pointee.output.append(shared, pool: pool)
+    if batch.count == 1, bytes.count >= GatheredBroadcast.sharedBytesMin, unsafe batch.shared().bytes.count == bytes.count {
+      unsafe connection.pointee.output.append(batch.shared(), pool: pool)
     } else {
       let room = unsafe connection.pointee.output.reserve(bytes.count, pool: pool)
       unsafe room.copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)

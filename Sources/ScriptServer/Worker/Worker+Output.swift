@@ -55,7 +55,7 @@ extension Worker {
   }
 
   /// Applies the output limit to a message of `count` bytes.
-  private func admit(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> SendResult {
+  func admit(_ connection: UnsafeMutablePointer<Connection>, _ count: Int) -> SendResult {
     unsafe spreadBeforeChange(of: connection)
     guard unsafe connection.pointee.isUsable else { return .closed }
     if unsafe connection.pointee.flags.contains(.piped) { return .piped }
