@@ -95,7 +95,7 @@ extension Codec {
   }
 
   /// How many bytes a payload of `payloadCount` bytes is sent as. Throws what `framing` throws.
-  @inlinable
+  @inlinable @inline(__always)
   package func framedCount(_ payloadCount: Int) throws(FramingError) -> Int {
     switch self {
     case .raw: payloadCount
@@ -107,7 +107,7 @@ extension Codec {
 
   /// Writes `payload` as it is sent to `destination`, which has room for `framedCount` bytes. The codec must have agreed to a
   /// payload of that length.
-  @inlinable
+  @inlinable @inline(__always)
   package func writeFrame(of payload: UnsafeRawBufferPointer, to destination: UnsafeMutableRawPointer) {
     switch self {
     case .raw, .line:
