@@ -7,6 +7,8 @@ import Glibc
 @safe
 public final class ThreadLock: @unchecked Sendable {
   fileprivate let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  /// Changed by whoever holds the lock.
+  private var contended = 0
 
   /// An unlocked lock. With `spins`, who finds it taken tries again for some hundred cycles before it sleeps: for a lock that is held
   /// for less than that (PTHREAD_MUTEX_ADAPTIVE_NP in pthread_mutexattr_settype(3)).
@@ -28,9 +30,14 @@ public final class ThreadLock: @unchecked Sendable {
 
   /// Waits until no other thread holds the lock. Taking it twice in one thread never returns.
   public func lock() {
+    if unsafe pthread_mutex_trylock(mutex) == 0 { return }
     let result = unsafe pthread_mutex_lock(mutex)
     precondition(result == 0, "pthread_mutex_lock: error \(result)")
+    contended &+= 1
   }
+
+  /// How often the lock was taken at the moment when a thread asked for it, so that it had to wait.
+  public var contentions: Int { withLock { contended } }
 
   /// Lets the next thread have it. Only for the thread that holds it.
   public func unlock() {

@@ -31,6 +31,21 @@ struct ThreadTests {
     #expect(lock.withLock { true })
   }
 
+  @Test("a lock counts how often a thread had to wait for another one, and nothing else")
+  func contentions() {
+    let lock = ThreadLock()
+    for _ in 0..<1000 { lock.withLock {} }
+    #expect(lock.contentions == 0)
+    nonisolated(unsafe) var isOver = false
+    let other = Thread.start(name: "holder") {
+      // Others are let run while the lock is held, so that some find it taken.
+      while !lock.withLock({ sched_yield() != 0 || isOver }) {}
+    }
+    #expect(eventually { lock.contentions > 0 })
+    lock.withLock { isOver = true }
+    other.join()
+  }
+
   @Test("a condition wakes the threads that wait, and a wait with an end does not outlast it")
   func condition() {
     let condition = ThreadCondition()

@@ -28,6 +28,8 @@ package struct WorkerStatus: Sendable, Equatable {
   package var stuckAt: String?
   /// How long that handler goes on, in seconds.
   package var stuckSeconds: Double = 0
+  /// How often a thread had to wait for another one at this worker's mailbox.
+  package var mailboxContentions = 0
   /// Turns of the worker's loop since it started.
   package var turns: Int64 = 0
   /// Time spent in turns, not waiting, since the start, in seconds.
@@ -62,6 +64,8 @@ package struct SharedDictionaryStatus: Sendable, Equatable {
   package var capacityBytes = 0
   /// Keys removed before their time for want of memory.
   package var evictions: Int64 = 0
+  /// How often a thread that changes it had to wait for another one.
+  package var contentions = 0
 
   package init() {}
 }
@@ -94,6 +98,8 @@ package struct ServerStatus: Sendable, Equatable {
   package var listeners: [ListenerStatus] = []
   /// The background threads for offloaded functions.
   package var offload = OffloadStatus()
+  /// How often a worker had to wait for another one at the counts of the rooms' members.
+  package var roomContentions = 0
   /// The shared dictionaries, in the order in which they were made.
   package var dictionaries: [SharedDictionaryStatus] = []
   /// Open now.

@@ -172,6 +172,7 @@ package enum StatusReport {
     json.member("delivered", status.delivered)
     json.member("subscriptions", status.subscriptions)
     json.member("dropped", status.dropped)
+    json.member("room_contentions", status.roomContentions)
     json.key("offload")
     append(status.offload, to: &json)
     json.member("pid", status.processID)
@@ -206,6 +207,7 @@ package enum StatusReport {
     json.member("memory_errors", worker.memoryErrors)
     json.member("stuck_at", worker.stuckAt ?? "")
     json.member("stuck_seconds", milliseconds(worker.stuckSeconds))
+    json.member("mailbox_contentions", worker.mailboxContentions)
     json.member("turns", worker.turns)
     json.member("busy", milliseconds(worker.busySeconds))
     json.member("longest_turn", worker.longestTurnSeconds)
@@ -219,6 +221,7 @@ package enum StatusReport {
     json.member("bytes", dictionary.bytes)
     json.member("max_memory", dictionary.capacityBytes)
     json.member("evictions", dictionary.evictions)
+    json.member("contentions", dictionary.contentions)
     json.endObject()
   }
 

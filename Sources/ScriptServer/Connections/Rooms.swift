@@ -15,6 +15,9 @@ final class RoomDirectory: @unchecked Sendable {
     }
   }
 
+  /// How often a worker had to wait for another one that was joining or leaving.
+  var contentions: Int { lock.contentions }
+
   /// Connections in the room, in all workers.
   func count(_ room: RoomName) -> Int { lock.withLock { counts[room, default: 0] } }
 }

@@ -159,6 +159,7 @@ extension ControlThread {
     status.listeners = listeners.values.sorted { $0.index < $1.index }.map { listenerStatus($0) }
     status.offload = context.offload?.currentStatus ?? OffloadStatus()
     status.dictionaries = context.dictionaries.figures
+    status.roomContentions = context.rooms.contentions
     status.connections = status.workers.reduce(0) { $0 + $1.connections }
     status.messagesIn = status.workers.reduce(0) { $0 + $1.messagesIn }
     status.messagesOut = status.workers.reduce(0) { $0 + $1.messagesOut }
@@ -185,6 +186,7 @@ extension ControlThread {
     status.delivered = Int64(worker.counters.delivered.current)
     status.subscriptions = worker.counters.subscriptions.current
     status.dropped = Int64(worker.counters.dropped.current)
+    status.mailboxContentions = worker.mailbox.contentions
     status.turns = Int64(worker.counters.turns.current)
     status.budgetErrors = Int64(worker.counters.budgetErrors.current)
     status.memoryErrors = Int64(worker.counters.memoryErrors.current)

@@ -159,14 +159,15 @@ final class SharedDictionary: @unchecked Sendable {
 
   /// What the status shows.
   var figures: SharedDictionaryStatus {
+    var status = SharedDictionaryStatus()
+    status.name = String(decoding: name, as: UTF8.self)
+    status.contentions = lock.contentions
     lock.withLock {
-      var status = SharedDictionaryStatus()
-      status.name = String(decoding: name, as: UTF8.self)
       status.items = table.count
       status.bytes = usedBytes
       status.capacityBytes = capacityBytes
       status.evictions = evictions
-      return status
     }
+    return status
   }
 }

@@ -43,6 +43,9 @@ final class Mailbox<Message: Sendable>: @unchecked Sendable {
     return true
   }
 
+  /// How often a sender or the receiver had to wait for another thread.
+  var contentions: Int { lock.contentions }
+
   /// Whether the receiver has ended.
   var isClosed: Bool { lock.withLock { !isOpen } }
 
