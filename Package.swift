@@ -24,7 +24,8 @@ let hotPath: [SwiftSetting] =
 let small: [LinkerSetting] = [
   .unsafeFlags(
     [
-      "-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections", "-use-ld=lld", "-Xlinker", "--no-export-dynamic",
+      "-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections", "-use-ld=lld", "-Xlinker",
+      "--no-export-dynamic",
       "-Xlinker", "-z", "-Xlinker", "pack-relative-relocs", "-Xlinker", "-z", "-Xlinker", "now",
     ], .when(configuration: .release))
 ]

@@ -96,6 +96,8 @@ bool mp_was_ended(lua_State *thread);
 void mp_run_set_budget(mp_state *state, uint64_t budget_ns, bool is_loading);
 // What the run failed for, if the hook has ended it and `status` is what came of that; NULL otherwise.
 const char *mp_run_reason(mp_state *state, int status, size_t *count);
+// lua_Alloc (manual 4.6) of a state: counts, looks closer above the limits, and can be told to fail for tests.
+void *mp_allocate(void *ud, void *block, size_t old_size, size_t new_size);
 // Whether so much memory is held that the run may have to be told.
 bool mp_memory_is_short(const mp_state *state);
 // Collects garbage; whether the run must get an error because that does not suffice. To be called by the hook.

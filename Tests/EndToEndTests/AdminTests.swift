@@ -27,7 +27,8 @@ import Testing
       status.keys == [
         "version", "generation", "uptime", "connections", "messages_in", "messages_out", "bytes_in", "bytes_out",
         "workers", "listeners", "errors", "refused", "dictionaries", "memory", "published", "delivered",
-        "subscriptions", "dropped", "room_contentions", "offload", "pid", "script", "hash", "handlers_on_older_generations", "watch",
+        "subscriptions", "dropped", "room_contentions", "offload", "pid", "script", "hash",
+        "handlers_on_older_generations", "watch",
         "draining", "last_reload",
       ])
     #expect(status["version"].text?.isEmpty == false)

@@ -249,8 +249,6 @@ int32_t mp_keep(mp_state *state, const mp_outcome *outcome, int32_t i);
 int32_t mp_string_reference(mp_state *state, const char *base, size_t count);
 // Gives a reference back. Harmless for LUA_NOREF and LUA_REFNIL.
 void mp_unreference(mp_state *state, int32_t reference);
-// One step of the garbage collector of about `kilobytes` allocated; true when a cycle ended. May run finalizers.
-bool mp_collect_step(mp_state *state, int32_t kilobytes);
 // A full collection. If the state is swollen, what is free goes back to the system.
 void mp_collect(mp_state *state);
 

@@ -144,7 +144,9 @@ private struct ByteRoom: ~Copyable {
   mutating func reserve(_ more: Int) -> UnsafeMutableRawPointer {
     if unsafe base == nil || count + more > capacity {
       capacity = max(count + more, 2 * capacity, 4096)
-      guard let larger = unsafe realloc(base, capacity) else { fatalError("out of memory for a broadcast of \(more) bytes") }
+      guard let larger = unsafe realloc(base, capacity) else {
+        fatalError("out of memory for a broadcast of \(more) bytes")
+      }
       unsafe base = larger
     }
     defer { count += more }

@@ -49,7 +49,8 @@ extension Worker {
 
   /// Whether what is gathered goes to this connection, too.
   func isSpreadTo(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    guard !gathered.isEmpty, unsafe connection.pointee.phase == .open, unsafe id(of: connection) != gathered.except else {
+    guard !gathered.isEmpty, unsafe connection.pointee.phase == .open, unsafe id(of: connection) != gathered.except
+    else {
       return false
     }
     guard let room = gathered.room else { return unsafe connection.pointee.openIndex >= 0 }
@@ -131,7 +132,9 @@ extension Worker {
   private func queue(
     _ bytes: UnsafeRawBufferPointer, of batch: inout GatheredBroadcast, for connection: UnsafeMutablePointer<Connection>
   ) {
-    if batch.count == 1, bytes.count >= GatheredBroadcast.sharedBytesMin, unsafe batch.shared().bytes.count == bytes.count {
+    if batch.count == 1, bytes.count >= GatheredBroadcast.sharedBytesMin,
+      unsafe batch.shared().bytes.count == bytes.count
+    {
       unsafe connection.pointee.output.append(batch.shared(), pool: pool)
     } else {
       let room = unsafe connection.pointee.output.reserve(bytes.count, pool: pool)

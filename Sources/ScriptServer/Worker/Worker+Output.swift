@@ -207,14 +207,13 @@ extension Worker {
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else {
       return unsafe sendScripted(connection, message)
     }
-    guard let framing = try? codec.framing(payloadCount: message.count) else {
+    guard let count = try? codec.framedCount(message.count) else {
       counters.dropped.add(1)
       return .unframable
     }
-    let count = message.count + framing.overhead
     let (result, room) = unsafe makeRoom(connection, count)
     guard let room = unsafe room else { return result }
-    unsafe framing.copyFrame(of: message, to: room)
+    unsafe codec.writeFrame(of: message, to: room)
     unsafe queued(connection, count)
     return .queued
   }
