@@ -378,12 +378,9 @@ void mp_unreference(mp_state *state, int32_t reference) { luaL_unref(state->main
 
 bool mp_collect_step(mp_state *state, int32_t kilobytes) { return lua_gc(state->main, LUA_GCSTEP, kilobytes) != 0; }
 
-bool mp_is_full(const mp_state *state) {
-  return state->memory.soft != 0 && state->memory.used > state->memory.soft / 2;
-}
+bool mp_is_full(const mp_state *state) { return state->memory.soft != 0 && state->memory.used > state->memory.soft / 2; }
 
-// Each collection halves Lua's table of strings once where that is too large, so it is repeated while that helps; more than this
-// often it cannot: the table has no more halves.
+// Each collection halves Lua's table of strings once where that is too large, and it has no more halves than this.
 enum { COLLECTIONS_MAX = 48 };
 
 void mp_collect(mp_state *state) {

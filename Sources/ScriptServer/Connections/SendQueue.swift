@@ -62,7 +62,9 @@ struct SendQueue {
   /// At least one byte: `advance` frees a chunk with its last byte, and a port waits with the first piece that has any.
   @inline(__always)
   mutating func reserve(_ bytes: Int, pool: UnsafeMutablePointer<BufferPool>) -> UnsafeMutableRawPointer {
-    if let tail = unsafe tail, unsafe tail.pointee.capacity - tail.pointee.end >= bytes { return unsafe place(tail, bytes) }
+    if let tail = unsafe tail, unsafe tail.pointee.capacity - tail.pointee.end >= bytes {
+      return unsafe place(tail, bytes)
+    }
     let wanted = max(bytes, min(max(count, Self.chunkBytesMin - Chunk.headerBytes), Self.chunkBytesMax / 2))
     return unsafe reserveChunk(bytes, of: wanted, whole: false, pool: pool)
   }
