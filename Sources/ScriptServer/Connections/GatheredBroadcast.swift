@@ -30,11 +30,28 @@ struct GatheredBroadcast: ~Copyable {
   private static let keptBytesMax = 2 * bytesMax
 
   var isEmpty: Bool { count == 0 }
-  /// Whether it has grown so large that it is to be spread now.
-  var isFull: Bool { records.count >= Self.bytesMax }
+  /// Messages from this size on go alone, so that each queue can share them: also one whose limit wants them one by one.
+  static let largeBytesMin = 4096
+  /// Whether it is one large message.
+  var isLarge: Bool { count == 1 && records.count >= Self.largeBytesMin + MemoryLayout<Int>.size }
+  /// Whether it is to be spread now.
+  var isFull: Bool { records.count >= Self.bytesMax || isLarge }
 
-  /// Whether a message for this room with this exception can go with those that wait.
-  func takes(room: RoomName?, except: ConnectionID?) -> Bool { isEmpty || self.except == except && self.room == room }
+  /// As many bytes at most does it have framed by any codec, none of which adds more than 24 to a message.
+  var framedBytesMax: Int { records.count + count * (24 - MemoryLayout<Int>.size) }
+  /// How many bytes `framed` returned last.
+  var framesCount: Int { frames.count }
+
+  /// Whether a message of this size for this room with this exception can go with those that wait.
+  func takes(_ bytes: Int, room: RoomName?, except: ConnectionID?) -> Bool {
+    isEmpty || bytes < Self.largeBytesMin && self.except == except && self.room == room
+  }
+
+  /// Whether what another worker has gathered can go with those that wait.
+  func takes(_ packet: BroadcastPacket) -> Bool {
+    let bytes = unsafe packet.count > 1 ? 0 : packet.records.bytes.count - MemoryLayout<Int>.size
+    return takes(bytes, room: packet.room, except: packet.except)
+  }
 
   /// Adds a message that it takes.
   mutating func append(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
@@ -140,7 +157,7 @@ private struct ByteRoom: ~Copyable {
   mutating func reserve(_ more: Int) -> UnsafeMutableRawPointer {
     if unsafe base == nil || count + more > capacity {
       capacity = max(count + more, 2 * capacity, 4096)
-      guard let larger = unsafe realloc(base, capacity) else { fatalError("out of memory for a broadcast of \(more) bytes") }
+      guard let larger = unsafe realloc(base, capacity) else { fatalError("out of memory for broadcasts") }
       unsafe base = larger
     }
     defer { count += more }

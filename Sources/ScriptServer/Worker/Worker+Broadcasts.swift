@@ -8,26 +8,26 @@ import CompletionIO
 import LuaRuntime
 
 extension Worker {
-  /// Framed messages from this size on are shared between the queues instead of copied.
-  static let sharedBytesMin = 4096
+  /// Frames of a batch from this size on are shared between the queues instead of copied.
+  static let sharedBytesMin = GatheredBroadcast.largeBytesMin
 
   // MARK: Gathering
 
   /// Sends `message` to every connection of every worker, or of one room.
   func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     if server.workers.count > 1 {
-      if !gatheredForOthers.takes(room: room, except: except) { postGathered() }
+      if !gatheredForOthers.takes(message.count, room: room, except: except) { postGathered() }
       unsafe gatheredForOthers.append(message, room: room, except: except)
       if gatheredForOthers.isFull { postGathered() }
     }
-    if !gathered.takes(room: room, except: except) { spread(sendsNow: false) }
+    if !gathered.takes(message.count, room: room, except: except) { spread(sendsNow: false) }
     unsafe gathered.append(message, room: room, except: except)
     spreadIfDue()
   }
 
   /// Sends what another worker's scripts have broadcast to the connections of this one.
   func received(_ packet: BroadcastPacket) {
-    if !gathered.takes(room: packet.room, except: packet.except) { spread(sendsNow: false) }
+    if !gathered.takes(packet) { spread(sendsNow: false) }
     gathered.append(packet)
     spreadIfDue()
   }
@@ -51,7 +51,8 @@ extension Worker {
 
   /// Whether what is gathered goes to this connection, too.
   func isSpreadTo(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    guard !gathered.isEmpty, unsafe connection.pointee.phase == .open, unsafe id(of: connection) != gathered.except else {
+    guard !gathered.isEmpty, unsafe connection.pointee.phase == .open, unsafe id(of: connection) != gathered.except
+    else {
       return false
     }
     guard let room = gathered.room else { return unsafe connection.pointee.openIndex >= 0 }
@@ -62,6 +63,26 @@ extension Worker {
   @inline(__always)
   func spreadBeforeChange(of connection: UnsafeMutablePointer<Connection>) {
     if !gathered.isEmpty, unsafe isSpreadTo(connection) { spread(sendsNow: false) }
+  }
+
+  /// As above for a connection that may have ended, and may after it.
+  @inline(__always)
+  func spreadBeforeUse(of key: HandleKey) {
+    if !gathered.isEmpty, let connection = unsafe table.find(key) { unsafe spreadBeforeChange(of: connection) }
+  }
+
+  /// Spreads what is gathered if it may bring this connection to a limit at which its next message has to wait, or never is heard.
+  @inline(__always)
+  func spreadBeforeNext(of connection: UnsafeMutablePointer<Connection>) {
+    if !gathered.isEmpty { unsafe spreadIfMuch(for: connection) }
+  }
+
+  private func spreadIfMuch(for connection: UnsafeMutablePointer<Connection>) {
+    let limit = unsafe limit(of: connection)
+    guard limit.policy == .close || limit.policy == .pause else { return }
+    if unsafe connection.pointee.output.count + gathered.framedBytesMax > limit.unwatchedBytes {
+      unsafe spreadBeforeChange(of: connection)
+    }
   }
 
   /// Spreads what is gathered if it goes to this room, whose members are going to change.
@@ -98,11 +119,12 @@ extension Worker {
   ) {
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
       let frames = unsafe batch.framed(by: codec, connection.pointee.codec), frames.count > 0,
-      unsafe isUnwatched(connection, adding: frames.count)
+      unsafe batch.isLarge || isUnwatched(connection, adding: frames.count)
     else {
       // One by one, as the output limit's policy wants them.
       return unsafe batch.forEachMessage { message in _ = unsafe send(connection, message) }
     }
+    if batch.isLarge { return unsafe queue(batch.shared(), for: connection) }
     var rest = unsafe frames
     if sendsNow, unsafe connection.pointee.output.isEmpty {
       guard case .completed(let sent) = unsafe port.sendNow(frames, on: connection.pointee.key) else {
@@ -117,13 +139,19 @@ extension Worker {
     if unsafe !rest.isEmpty { unsafe queue(rest, of: &batch, for: connection) }
   }
 
+  /// Queues one large message, within the output limit.
+  private func queue(_ shared: SharedBytes, for connection: UnsafeMutablePointer<Connection>) {
+    guard unsafe admit(connection, shared.bytes.count) == .queued else { return }
+    unsafe connection.pointee.output.append(shared, pool: pool)
+    unsafe queued(connection, shared.bytes.count)
+  }
+
   /// Queues the end of a batch's frames: all of them may be shared, a part is copied.
   private func queue(
     _ bytes: UnsafeRawBufferPointer, of batch: inout GatheredBroadcast, for connection: UnsafeMutablePointer<Connection>
   ) {
-    let shared = bytes.count >= Self.sharedBytesMin ? batch.shared() : nil
-    if let shared, unsafe shared.bytes.count == bytes.count {
-      unsafe connection.pointee.output.append(shared, pool: pool)
+    if bytes.count >= Self.sharedBytesMin, bytes.count == batch.framesCount {
+      unsafe connection.pointee.output.append(batch.shared(), pool: pool)
     } else {
       let room = unsafe connection.pointee.output.reserve(bytes.count, pool: pool)
       unsafe room.copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
