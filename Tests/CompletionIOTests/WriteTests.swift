@@ -33,6 +33,45 @@ struct WriteTests {
     #expect(peer.receive(exactly: 1024) == (0..<1024).map { UInt8(truncatingIfNeeded: $0) })
   }
 
+  @Test("what is sent now is taken as far as the kernel takes it, and nothing waits for the rest")
+  func now() throws {
+    let (key, peer) = try loopback(on: port)
+    let bytes = (0..<1_000_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+    var sent: [UInt8] = []
+    bytes.withUnsafeBytes { bytes in
+      while true {
+        // A piece of its own each time, of memory that is gone when the next is sent.
+        let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: 300_000, alignment: 1)
+        piece.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<300_000]))
+        let submission = port.sendNow(UnsafeRawBufferPointer(piece), on: key)
+        let count = if case .completed(let count) = submission { count } else { -1 }
+        #expect(count >= 0, "\(submission)")
+        sent += piece.prefix(max(count, 0))
+        piece.initializeMemory(as: UInt8.self, repeating: 0xff)
+        piece.deallocate()
+        if count <= 0 { return }
+      }
+    }
+    #expect(sent.count > 0 && port.sendNow(UnsafeRawBufferPointer(start: nil, count: 0), on: key) == .completed(0))
+    #expect(port.becomesQuiet())
+    #expect(peer.receive(exactly: sent.count) == sent)
+    // Room has come, and nobody waits for it; a write after it is as ever.
+    #expect(port.becomesQuiet())
+    let last = UnsafeMutableRawBufferPointer.allocate(byteCount: 3, alignment: 1)
+    defer { last.deallocate() }
+    last.copyBytes(from: "end".utf8)
+    #expect(port.write(last, on: key) == .completed(3))
+    #expect(peer.receive(exactly: 3) == Array("end".utf8))
+  }
+
+  @Test("nothing is sent now on a handle that has gone")
+  func nowGone() throws {
+    let (key, _) = try loopback(on: port)
+    port.close(key)
+    let result = [UInt8](repeating: 1, count: 3).withUnsafeBytes { port.sendNow($0, on: key) }
+    #expect(result == .failed(.badFileDescriptor))
+  }
+
   @Test("writing nothing is done at once")
   func nothing() throws {
     let (key, _) = try loopback(on: port)

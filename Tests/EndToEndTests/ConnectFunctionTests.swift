@@ -304,6 +304,21 @@ import Testing
     #expect(try clients[0].ask("return kept[1]:closed()") == "true")
   }
 
+  @Test(arguments: ["made", "refused"])
+  func `connecting again and again to what answers at once does not keep the clients waiting`(outcome: String) throws {
+    let folder = try TemporaryFolder()
+    let listener = try TestListener("unix:\(folder.file("up.sock"))")
+    if outcome == "refused" { unlink(folder.file("up.sock")) }
+    let server = try serve()
+    let (busy, other) = (try server.connect(), try server.connect())
+    #expect(try other.ask("return 1") == "1")
+    try busy.send(
+      "while true do local up = moonport.connect('\(listener.address)', { timeout = 0.01 }) if up then up:abort() end end\n"
+    )
+    // Its socket takes some thousand before it is full; those asked meanwhile are answered.
+    for number in 0..<20 { #expect(try other.ask("return \(number)") == "\(number)") }
+  }
+
   @Test func `a connect whose task is cancelled leaves nothing behind`() throws {
     let server = try serve()
     let client = try server.connect()

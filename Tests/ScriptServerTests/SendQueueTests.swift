@@ -168,6 +168,46 @@ struct SendQueueTests {
     #expect(model.pool.pointee.takenCount == 1)
   }
 
+  @Test("chunks grow with the queue up to 64 KiB, so that much in small messages takes few of them")
+  func growth() {
+    let model = ModelledQueue()
+    var chunks: [Int] = []
+    while model.queue.count < 300_000 {
+      model.reserve(100, whole: false)
+      let taken = model.pool.pointee.takenCount
+      if taken > chunks.count { chunks.append(model.queue.count) }
+    }
+    // 4 KiB, 8, 16 and so on: how much is queued about doubles until each further chunk has 64 KiB.
+    #expect(chunks.prefix(4).enumerated().allSatisfy { $1 <= 4096 << $0 })
+    #expect(chunks.count <= 10)
+    #expect(model.gathered() == model.bytes)
+  }
+
+  @Test("a message that a chunk's rest does not hold stays in one piece, and later ones do not fill the gap before it")
+  func pieces() {
+    let model = ModelledQueue()
+    model.reserve(3000, whole: false)
+    model.reserve(2000, whole: false)
+    #expect(model.gathered(1).count == 3000)
+    model.reserve(50, whole: false)
+    #expect(model.gathered(1).count == 3000 && model.gathered() == model.bytes)
+    model.reserve(200_000, whole: false)
+    model.reserve(1, whole: false)
+    #expect(model.gathered() == model.bytes)
+  }
+
+  @Test("nothing is copied behind shared bytes or a message that may be dropped")
+  func closedChunks() {
+    let model = ModelledQueue()
+    model.share(10)
+    model.reserve(10, whole: false)
+    model.reserve(10, whole: true)
+    model.reserve(10, whole: false)
+    #expect(model.gathered(1).count == 10 && model.gathered(2).count == 20 && model.gathered(3).count == 30)
+    #expect(model.queue.dropOldest(until: 1000, keepFirst: false, pool: model.pool) == 2)
+    #expect(model.queue.count == 20 && model.gathered() == Array(model.bytes[10..<20] + model.bytes[30...]))
+  }
+
   @Test("shared bytes live as long as the last queue that sends them")
   func sharedBytes() {
     let first = ModelledQueue()

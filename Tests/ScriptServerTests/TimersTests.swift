@@ -81,5 +81,13 @@ struct TimersTests {
       Issue.record("no timer's")
       return
     }
+    guard case .connect(key) = DeadlinePurpose(payload: DeadlinePurpose.connect(key).payload) else {
+      Issue.record("no connect's")
+      return
+    }
+    guard case .memory = DeadlinePurpose(payload: DeadlinePurpose.memory.payload) else {
+      Issue.record("not the memory's")
+      return
+    }
   }
 }

@@ -26,18 +26,31 @@ struct GatheredBroadcast: ~Copyable {
   /// Bytes gathered before they are spread in the midst of a turn: one usual read of a client, so that what one client sends at
   /// once is spread at once, and little memory is kept.
   static let bytesMax = 65536
-  /// A message from this size on is spread alone, so that the queues can share it instead of copying it.
-  static let sharedBytesMin = 4096
   /// Memory kept between turns: what a batch of that size takes with its framing.
   private static let keptBytesMax = 2 * bytesMax
 
   var isEmpty: Bool { count == 0 }
-  /// Whether it is to be spread now: it has grown large, or is one large message.
-  var isFull: Bool { records.count >= Self.bytesMax || count == 1 && records.count >= Self.sharedBytesMin }
+  /// Messages from this size on go alone, so that each queue can share them: also one whose limit wants them one by one.
+  static let largeBytesMin = 4096
+  /// Whether it is one large message.
+  var isLarge: Bool { count == 1 && records.count >= Self.largeBytesMin + MemoryLayout<Int>.size }
+  /// Whether it is to be spread now.
+  var isFull: Bool { records.count >= Self.bytesMax || isLarge }
 
-  /// Whether `bytes` of messages for this room with this exception can go with those that wait.
+  /// As many bytes at most does it have framed by any codec, none of which adds more than 24 to a message.
+  var framedBytesMax: Int { records.count + count * (24 - MemoryLayout<Int>.size) }
+  /// How many bytes `framed` returned last.
+  var framesCount: Int { frames.count }
+
+  /// Whether a message of this size for this room with this exception can go with those that wait.
   func takes(_ bytes: Int, room: RoomName?, except: ConnectionID?) -> Bool {
-    isEmpty || bytes < Self.sharedBytesMin && self.except == except && self.room == room
+    isEmpty || bytes < Self.largeBytesMin && self.except == except && self.room == room
+  }
+
+  /// Whether what another worker has gathered can go with those that wait.
+  func takes(_ packet: BroadcastPacket) -> Bool {
+    let bytes = unsafe packet.count > 1 ? 0 : packet.records.bytes.count - MemoryLayout<Int>.size
+    return takes(bytes, room: packet.room, except: packet.except)
   }
 
   /// Adds a message that it takes.
@@ -144,9 +157,7 @@ private struct ByteRoom: ~Copyable {
   mutating func reserve(_ more: Int) -> UnsafeMutableRawPointer {
     if unsafe base == nil || count + more > capacity {
       capacity = max(count + more, 2 * capacity, 4096)
-      guard let larger = unsafe realloc(base, capacity) else {
-        fatalError("out of memory for a broadcast of \(more) bytes")
-      }
+      guard let larger = unsafe realloc(base, capacity) else { fatalError("out of memory for broadcasts") }
       unsafe base = larger
     }
     defer { count += more }

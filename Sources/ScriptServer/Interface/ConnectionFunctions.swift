@@ -59,14 +59,15 @@ extension Interface {
     unsafe HostFunction("connection:buffered", "c") { context, call in
       let call = unsafe HostCall(call!)
       unsafe Worker.of(context).withConnection(call) { worker, connection in
-        unsafe worker.spreadBeforeChange(of: connection)
         unsafe call.returns(.integer(Int64(connection.pointee.output.count)))
       }
     },
     unsafe HostFunction("connection:closed", "c") { context, call in
       let call = unsafe HostCall(call!)
-      let connection = unsafe Worker.of(context).table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key)
-      unsafe call.returns(.boolean(!(connection?.pointee.isUsable ?? false)))
+      let key = unsafe ConnectionID(rawValue: call[0].asConnection ?? 0).key
+      let worker = unsafe Worker.of(context)
+      worker.spreadBeforeUse(of: key)
+      unsafe call.returns(.boolean(!(worker.table.find(key)?.pointee.isUsable ?? false)))
     },
     unsafe HostFunction("is_connection", "a") { _, call in
       let call = unsafe HostCall(call!)
@@ -80,9 +81,11 @@ extension Interface {
 }
 
 extension Worker {
-  /// Calls `body` with the connection that is the first argument, or returns `nil, "closed"` to the script.
+  /// Calls `body` with the connection that is the first argument, or returns `nil, "closed"` to the script. What was broadcast to
+  /// it before has reached it, and may have ended it.
   @inline(__always)
   func withConnection(_ call: HostCall, _ body: (Worker, UnsafeMutablePointer<Connection>) -> Void) {
+    unsafe spreadBeforeUse(of: ConnectionID(rawValue: call[0].asConnection ?? 0).key)
     guard let connection = unsafe usable(call) else { return call.fails("closed") }
     unsafe body(self, connection)
   }
@@ -212,11 +215,11 @@ extension Worker {
   fileprivate func useCodec(_ call: HostCall) {
     // The codec was entered for this call: its one use is the connection's.
     let index = unsafe UInt16(truncatingIfNeeded: call[1].asInteger ?? 0)
+    unsafe spreadBeforeUse(of: ConnectionID(rawValue: call[0].asConnection ?? 0).key)
     guard let connection = unsafe usable(call) else {
       codecs.release(index, lua: lua)
       return call.fails("closed")
     }
-    unsafe spreadBeforeChange(of: connection)
     unsafe codecs.release(connection.pointee.codec, lua: lua)
     unsafe connection.pointee.codec = index
     unsafe connection.pointee.flags.insert(.ownCodec)

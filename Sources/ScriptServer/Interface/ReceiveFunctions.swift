@@ -14,9 +14,10 @@ extension Worker {
   fileprivate func receiveFromScript(_ call: HostCall) {
     guard let request = receiveRequest(call) else { return }
     if refuseWaitIfEnding(call) { return }
-    guard let connection = unsafe table.find(ConnectionID(rawValue: call[0].asConnection ?? 0).key),
-      unsafe connection.pointee.phase == .open
-    else { return call.fails("closed") }
+    let key = unsafe ConnectionID(rawValue: call[0].asConnection ?? 0).key
+    guard let connection = unsafe table.find(key) else { return call.fails("closed") }
+    unsafe spreadBeforeNext(of: connection)
+    guard unsafe connection.pointee.phase == .open else { return call.fails("closed") }
     if unsafe connection.pointee.flags.contains(.piped) { return call.fails("piped") }
     if unsafe connection.pointee.receiver != .none {
       return unsafe call.raises(.text("another coroutine already receives from this connection"))
@@ -34,7 +35,6 @@ extension Worker {
       // If this takes the last of what the client sent, its end is next, whatever the handler does then.
       unsafe markReady(connection)
     }
-    let key = unsafe connection.pointee.key
     switch unsafe take(connection, request) {
     case .bytes(let bytes): unsafe call.returns(.bytes(bytes))
     case .value(let reference): unsafe call.returns(.given(reference))

@@ -7,17 +7,19 @@ extension Interface {
   static let roomFunctions: [HostFunction] = unsafe [
     HostFunction("connection:join", "cs") { context, call in
       let call = unsafe HostCall(call!)
-      unsafe Worker.of(context).withOpen(call) { worker, connection in
-        let room = unsafe RoomName(call[1].asBytes!)
-        worker.spread(before: room)
+      let room = unsafe RoomName(call[1].asBytes!)
+      let worker = unsafe Worker.of(context)
+      worker.spread(before: room)
+      unsafe worker.withOpen(call) { worker, connection in
         unsafe call.returns(.boolean(worker.rooms.join(connection, room: room)))
       }
     },
     unsafe HostFunction("connection:leave", "cs") { context, call in
       let call = unsafe HostCall(call!)
-      unsafe Worker.of(context).withOpen(call) { worker, connection in
-        let room = unsafe RoomName(call[1].asBytes!)
-        worker.spread(before: room)
+      let room = unsafe RoomName(call[1].asBytes!)
+      let worker = unsafe Worker.of(context)
+      worker.spread(before: room)
+      unsafe worker.withOpen(call) { worker, connection in
         unsafe call.returns(.boolean(worker.rooms.leave(connection, room: room)))
       }
     },

@@ -58,6 +58,7 @@ extension Worker {
   fileprivate func closeById(_ call: HostCall) {
     let id = target(call)
     let reason = unsafe call[1].isNil ? "script" : call[1].text
+    if id.workerIndex == index { spreadBeforeUse(of: id.key) }
     if id.workerIndex == index || !server.workers.indices.contains(id.workerIndex) {
       guard id.workerIndex == index, let connection = unsafe table.find(id.key), unsafe connection.pointee.isUsable
       else {

@@ -75,7 +75,9 @@ extension Worker {
     // Everybody has delivered what was published before the meeting: what comes now is for the code that goes on.
     releasePublished()
     guard isSwitching else { return discardCandidate() }
-    // on_save may have broadcast: that, too, is old code's, and out before anybody's new code runs.
+    // on_save may have broadcast: that, too, is old code's, and out before anybody's new code runs. Handlers that follow from it, such
+    // as on_close, wait: what they would send to other workers now might come behind what new code has sent there.
+    holdsDue = true
     deliverWaiting(toSubscribers: false)
     flushDirty()
     transaction.waitUntilDelivered()
@@ -95,6 +97,7 @@ extension Worker {
     let old = generation
     generation = new
     candidate = nil
+    holdsDue = false
     snapshots[new.number] = new.snapshot
     // Code of the generation before the last has ended; what it might still require is not needed any more.
     for number in snapshots.keys where number < (old?.number ?? 0) { snapshots[number] = nil }

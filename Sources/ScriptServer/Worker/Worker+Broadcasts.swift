@@ -8,6 +8,9 @@ import CompletionIO
 import LuaRuntime
 
 extension Worker {
+  /// Frames of a batch from this size on are shared between the queues instead of copied.
+  static let sharedBytesMin = GatheredBroadcast.largeBytesMin
+
   // MARK: Gathering
 
   /// Sends `message` to every connection of every worker, or of one room.
@@ -24,8 +27,7 @@ extension Worker {
 
   /// Sends what another worker's scripts have broadcast to the connections of this one.
   func received(_ packet: BroadcastPacket) {
-    let bytes = unsafe packet.records.bytes.count
-    if !gathered.takes(bytes, room: packet.room, except: packet.except) { spread(sendsNow: false) }
+    if !gathered.takes(packet) { spread(sendsNow: false) }
     gathered.append(packet)
     spreadIfDue()
   }
@@ -63,6 +65,26 @@ extension Worker {
     if !gathered.isEmpty, unsafe isSpreadTo(connection) { spread(sendsNow: false) }
   }
 
+  /// As above for a connection that may have ended, and may after it.
+  @inline(__always)
+  func spreadBeforeUse(of key: HandleKey) {
+    if !gathered.isEmpty, let connection = unsafe table.find(key) { unsafe spreadBeforeChange(of: connection) }
+  }
+
+  /// Spreads what is gathered if it may bring this connection to a limit at which its next message has to wait, or never is heard.
+  @inline(__always)
+  func spreadBeforeNext(of connection: UnsafeMutablePointer<Connection>) {
+    if !gathered.isEmpty { unsafe spreadIfMuch(for: connection) }
+  }
+
+  private func spreadIfMuch(for connection: UnsafeMutablePointer<Connection>) {
+    let limit = unsafe limit(of: connection)
+    guard limit.policy == .close || limit.policy == .pause else { return }
+    if unsafe connection.pointee.output.count + gathered.framedBytesMax > limit.unwatchedBytes {
+      unsafe spreadBeforeChange(of: connection)
+    }
+  }
+
   /// Spreads what is gathered if it goes to this room, whose members are going to change.
   func spread(before room: RoomName) {
     if !gathered.isEmpty, gathered.room == room { spread(sendsNow: false) }
@@ -96,17 +118,13 @@ extension Worker {
     _ batch: inout GatheredBroadcast, to connection: UnsafeMutablePointer<Connection>, sendsNow: Bool
   ) {
     guard case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
-      let frames = unsafe batch.framed(by: codec, connection.pointee.codec), frames.count > 0
+      let frames = unsafe batch.framed(by: codec, connection.pointee.codec), frames.count > 0,
+      unsafe batch.isLarge || isUnwatched(connection, adding: frames.count)
     else {
-      return unsafe batch.forEachMessage { message in _ = unsafe send(connection, message) }
-    }
-    guard unsafe isUnwatched(connection, adding: frames.count) else {
-      if batch.count == 1, frames.count >= GatheredBroadcast.sharedBytesMin {
-        return unsafe write(connection, shared: batch.shared())
-      }
       // One by one, as the output limit's policy wants them.
       return unsafe batch.forEachMessage { message in _ = unsafe send(connection, message) }
     }
+    if batch.isLarge { return unsafe queue(batch.shared(), for: connection) }
     var rest = unsafe frames
     if sendsNow, unsafe connection.pointee.output.isEmpty {
       guard case .completed(let sent) = unsafe port.sendNow(frames, on: connection.pointee.key) else {
@@ -121,20 +139,18 @@ extension Worker {
     if unsafe !rest.isEmpty { unsafe queue(rest, of: &batch, for: connection) }
   }
 
-  /// Queues one message that several queues share, within the output limit.
-  private func write(_ connection: UnsafeMutablePointer<Connection>, shared: SharedBytes) {
+  /// Queues one large message, within the output limit.
+  private func queue(_ shared: SharedBytes, for connection: UnsafeMutablePointer<Connection>) {
     guard unsafe admit(connection, shared.bytes.count) == .queued else { return }
     unsafe connection.pointee.output.append(shared, pool: pool)
     unsafe queued(connection, shared.bytes.count)
   }
 
-  /// Queues the end of a batch's frames: a whole large message is shared, anything else copied.
+  /// Queues the end of a batch's frames: all of them may be shared, a part is copied.
   private func queue(
     _ bytes: UnsafeRawBufferPointer, of batch: inout GatheredBroadcast, for connection: UnsafeMutablePointer<Connection>
   ) {
-    if batch.count == 1, bytes.count >= GatheredBroadcast.sharedBytesMin,
-      unsafe batch.shared().bytes.count == bytes.count
-    {
+    if bytes.count >= Self.sharedBytesMin, bytes.count == batch.framesCount {
       unsafe connection.pointee.output.append(batch.shared(), pool: pool)
     } else {
       let room = unsafe connection.pointee.output.reserve(bytes.count, pool: pool)

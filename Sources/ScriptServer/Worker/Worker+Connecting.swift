@@ -58,11 +58,12 @@ extension Worker {
     }
   }
 
-  /// Ends a connect and tells the coroutine why.
+  /// Ends a connect and tells the coroutine why: in the next turn, or one that tries again and again would never let another be
+  /// served, since some addresses fail at once.
   private func failConnect(_ number: ConnectNumber, _ reason: StaticString) {
     guard let ticket = connects[number]?.ticket else { return }
     abandonConnect(number)
-    due.append(.answer(ticket, .fails(reason)))
+    mailbox.post(.answer(ticket, .fails(reason)))
   }
 
   /// Undoes what a connect has set up; harmless when it is over.
@@ -114,7 +115,7 @@ extension Worker {
       throw ConnectRefusal(failure: .tooMany)
     }
     switch port.submit(.connect(address), on: key) {
-    case .completed: due.append(.connected(number))
+    case .completed: mailbox.post(.connected(number))  // in the next turn, as above
     case .failed(let error):
       closeAttempt(number)
       throw ConnectRefusal(failure: ConnectFailure(errorNumber: error.number))

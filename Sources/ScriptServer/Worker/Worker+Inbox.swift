@@ -37,6 +37,7 @@ extension Worker {
     case .published(let message): deliver(message)
     case .resolved(let purpose, let result): resolved(purpose, result)
     case .answer(let ticket, let answer): due.append(.answer(ticket, answer))
+    case .connected(let number): due.append(.connected(number))
     case .console(let line): console(line)
     case .connections(let query): query.answer(answer(query))
     case .prepare(let transaction): prepare(transaction)
@@ -74,7 +75,8 @@ extension Worker {
     case .connections(let query): query.answer([])
     case .prepare(let transaction): transaction.loaded("the server is ending")
     case .commit(let transaction): transaction.giveUp("the server is ending")
-    case .broadcast, .send, .close, .published, .answer, .resolved, .console, .discard, .endOlder, .stop: break
+    case .broadcast, .send, .close, .published, .answer, .connected, .resolved, .console, .discard, .endOlder, .stop:
+      break
     }
   }
 

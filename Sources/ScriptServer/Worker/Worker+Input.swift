@@ -39,7 +39,8 @@ extension Worker {
     if unsafe connection.pointee.flags.contains(.piped) { return unsafe receivedPiped(connection, completion) }
     if completion.errorNumber != 0 { return unsafe lost(connection, .reset) }
     if completion.count == 0 { return unsafe ended(connection) }
-    guard unsafe connection.pointee.phase == .open else { return unsafe dropArrived(connection) }
+    // What comes after we closed is read and dropped, so that our last reply arrives and no reset.
+    guard unsafe connection.pointee.phase == .open else { return unsafe resumeReading(connection) }
     unsafe connection.pointee.bytesIn += UInt64(completion.count)
     counters.bytesIn.add(completion.count)
     unsafe cut(connection, arrived: completion.bytes)
@@ -97,6 +98,8 @@ extension Worker {
 
   /// One step of the cutting; false when there is nothing more to do now.
   private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
+    unsafe spreadBeforeNext(of: connection)
+    if !due.isEmpty { settle() }
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
     if unsafe connection.pointee.flags.contains(.piped) { return false }
     if unsafe connection.pointee.receiver != .none, unsafe connection.pointee.flags.isDisjoint(with: .starved) {
@@ -145,6 +148,7 @@ extension Worker {
   /// The next message of the connection whose handler has just returned, if it may be handed over at once: nothing else that
   /// the handler decided comes first.
   private func nextMessage() -> LuaBytes {
+    if let connection = unsafe cutting.connection { unsafe spreadBeforeNext(of: connection) }
     let rest = unsafe cutting.bytes.count - cutting.offset
     guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
       let connection = unsafe cutting.connection, unsafe connection.pointee.key == cutting.key,
@@ -393,7 +397,4 @@ extension Worker {
     unsafe connection.pointee.flags.insert(.ready)
     unsafe ready.append(connection.pointee.key)
   }
-
-  /// What a connection sends after we closed it is read and dropped, so that our last reply arrives and no reset.
-  private func dropArrived(_ connection: UnsafeMutablePointer<Connection>) { unsafe resumeReading(connection) }
 }

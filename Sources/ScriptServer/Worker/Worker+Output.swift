@@ -89,8 +89,9 @@ extension Worker {
     return unsafe table.find(key) != nil && connection.pointee.isUsable && connection.pointee.output.count <= room
   }
 
+  /// What may wait for a connection, as its listener's options say.
   @inline(__always)
-  private func limit(of connection: UnsafeMutablePointer<Connection>) -> OutputLimit {
+  func limit(of connection: UnsafeMutablePointer<Connection>) -> OutputLimit {
     unsafe listeners[Int(connection.pointee.listener)].limits.output
   }
 
@@ -132,25 +133,22 @@ extension Worker {
 
   /// Sends what the turn has queued.
   func flushDirty() {
-    postGathered()
-    spread(sendsNow: true)
-    if !due.isEmpty { settle() }
-    // A flush may end a connection, whose on_close may send to others: those come behind and are flushed too.
     var next = 0
-    while next < dirty.count || !gathered.isEmpty {
-      if next == dirty.count {
-        postGathered()
-        spread(sendsNow: true)
-        if !due.isEmpty { settle() }
-        continue
-      }
-      let key = dirty[next]
-      next += 1
-      guard let connection = unsafe table.find(key) else { continue }
-      unsafe connection.pointee.flags.remove(.dirty)
-      if unsafe !connection.pointee.flags.contains(.writing) { unsafe flush(connection) }
+    // A flush may end a connection, whose on_close may send to others and broadcast: that comes behind and goes out, too. It ends,
+    // since each time at least one connection does.
+    repeat {
+      postGathered()
+      spread(sendsNow: true)
       if !due.isEmpty { settle() }
-    }
+      while next < dirty.count {
+        let key = dirty[next]
+        next += 1
+        guard let connection = unsafe table.find(key) else { continue }
+        unsafe connection.pointee.flags.remove(.dirty)
+        if unsafe !connection.pointee.flags.contains(.writing) { unsafe flush(connection) }
+        if !due.isEmpty { settle() }
+      }
+    } while !gathered.isEmpty || !gatheredForOthers.isEmpty
     dirty.removeAll(keepingCapacity: true)
   }
 
@@ -193,7 +191,7 @@ extension Worker {
     if unsafe connection.pointee.flags.contains(.overSoft) {
       if unsafe connection.pointee.flags.contains(.outputPaused) { unsafe markReady(connection) }
       unsafe connection.pointee.flags.subtract([.overSoft, .outputPaused])
-      unsafe due.append(.drained(connection.pointee.key))
+      unsafe drained.append(connection.pointee.key)
       unsafe resumeReading(connection)
     }
     if unsafe connection.pointee.flags.contains(.piped) { return unsafe outputEmptiedPiped(connection) }

@@ -12,6 +12,8 @@ extension Worker {
   func pipeFromScript(_ call: HostCall) {
     if refuseWaitIfEnding(call) { return }
     let keys = unsafe (key(call[0]), key(call[1]))
+    spreadBeforeUse(of: keys.0)
+    spreadBeforeUse(of: keys.1)
     if keys.0 == keys.1 { return unsafe call.raises(.text("pipe: the two connections are the same one")) }
     guard let first = unsafe table.find(keys.0), let second = unsafe table.find(keys.1), unsafe first.pointee.isUsable,
       unsafe second.pointee.isUsable
@@ -31,8 +33,6 @@ extension Worker {
   private func beginPipe(
     _ first: UnsafeMutablePointer<Connection>, _ second: UnsafeMutablePointer<Connection>, _ ticket: WaitTicket
   ) -> Int32 {
-    unsafe spreadBeforeChange(of: first)
-    unsafe spreadBeforeChange(of: second)
     let pipe = unsafe Pipe(
       first: PipeSide(key: first.pointee.key), second: PipeSide(key: second.pointee.key), ticket: ticket)
     let index = pipes.insert(pipe)
@@ -169,6 +169,9 @@ extension Worker {
     _ connection: UnsafeMutablePointer<Connection>, _ end: PipeEnd, keepsHeld: Bool
   ) -> UnsafeMutablePointer<Connection> {
     let other = unsafe other(connection)
+    // What was broadcast while they were piped is for neither.
+    unsafe spreadBeforeChange(of: connection)
+    unsafe spreadBeforeChange(of: other)
     let counts = unsafe (relayedBytes(connection), relayedBytes(other))
     let pipe = unsafe pipes.remove(connection.pointee.pipe)
     unsafe count(counts.0, from: connection, to: other)

@@ -194,6 +194,7 @@ extension Worker {
 
   /// Does what handlers decided, until nothing is left: each step may decide more.
   func settle() {
+    if holdsDue { return }
     var next = 0
     while next < due.count {
       let work = due[next]
@@ -203,7 +204,6 @@ extension Worker {
       case .connected(let number): openOutgoing(number)
       case .wake(let token, let result): wake(token, result)
       case .answer(let ticket, let answer): give(answer, to: ticket)
-      case .drained(let key): callDrain(key)
       case .end(let token): raiseEnding(token)
       case .goOn(let token):
         if tasks.isCurrent(token), case .turn = tasks[token].wait { yieldedTasks.append(token) }
@@ -238,6 +238,18 @@ extension Worker {
     let owner = TaskOwner(kind: .event, connection: key, codeGeneration: generation)
     text.withUTF8 { bytes in
       unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
+    }
+  }
+
+  /// Calls the on_drain of connections whose output has gone out, each once: one that at once sends more comes up again in the
+  /// next turn, or a client that reads fast would keep the others waiting.
+  func callDrains() {
+    if drained.isEmpty { return }
+    let keys = drained
+    drained.removeAll(keepingCapacity: true)
+    for key in keys {
+      callDrain(key)
+      settle()
     }
   }
 

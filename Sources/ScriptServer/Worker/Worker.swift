@@ -63,10 +63,14 @@ final class Worker: @unchecked Sendable {
   var running: RunningTask?
   /// What handlers decided that must not happen while they run.
   var due: [DueWork] = []
+  /// Due work waits: a reload is decided, and what the old code has left to do is the new code's.
+  var holdsDue = false
   /// Connections with output to flush at the end of the turn.
   var dirty: [HandleKey] = []
   /// Connections that go on with buffered messages in the next turn.
   var ready: [HandleKey] = []
+  /// Connections whose on_drain is to be called.
+  var drained: [HandleKey] = []
   /// The connection whose bytes are being cut.
   var cutting = CuttingView()
   /// Messages taken from the mailbox; those before `inboxNext` are handled.
@@ -143,6 +147,7 @@ final class Worker: @unchecked Sendable {
       if !due.isEmpty { settle() }
     }
     handleInbox()
+    callDrains()
     goOnWithReady()
     goOnWithYielded()
     fireDeadlines()
@@ -153,7 +158,8 @@ final class Worker: @unchecked Sendable {
 
   /// How long the port may wait.
   private func timeout() -> Int64 {
-    if !ready.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !inbox.isEmpty || spawned.hasQueued { return 0 }
+    if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !inbox.isEmpty { return 0 }
+    if spawned.hasQueued { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
     return next <= clock ? 0 : Int64(next - clock)
@@ -246,8 +252,6 @@ enum DueWork {
   case answer(WaitTicket, WaitAnswer)
   /// An outgoing connection is made.
   case connected(ConnectNumber)
-  /// on_drain
-  case drained(HandleKey)
   /// The script yielded; it goes on.
   case goOn(TaskToken)
   /// A task whose wait was ended by `cancel` goes on with that error.

@@ -37,6 +37,8 @@ enum WorkerMessage: Sendable {
   case published(PublishedMessage)
   /// What a suspended task of this worker has waited for.
   case answer(WaitTicket, WaitAnswer)
+  /// An outgoing connection of this worker was made at once.
+  case connected(ConnectNumber)
   /// A name was looked up.
   case resolved(LookupPurpose, LookupResult)
   /// A line typed at the server's terminal.
