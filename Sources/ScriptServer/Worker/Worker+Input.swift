@@ -137,7 +137,8 @@ extension Worker {
     _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer, _ left: inout Int
   ) {
     cutting.left = left
-    unsafe startMessage(connection, .bytes(bytes)) { context in unsafe Worker.lend(context) { unsafe $0.nextMessage() } }
+    unsafe startMessage(connection, .bytes(bytes)) { context in unsafe Worker.lend(context) { unsafe $0.nextMessage() }
+    }
     left = cutting.left
   }
 
