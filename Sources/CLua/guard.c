@@ -25,8 +25,7 @@ IN_SIGNAL bool mp_run_is_spent(mp_state *state) {
   return __atomic_load_n(&state->guard.over, __ATOMIC_RELAXED) == state->guard.run && state->guard.run % 2 == 1;
 }
 
-// The first line of Lua code at or above the hook's own level, as luaL_where gives it.
-RAISES static void push_place(lua_State *L) {
+RAISES void mp_push_place(lua_State *L) {
   lua_Debug frame;
   for (int level = 0; lua_getstack(L, level, &frame); level++) {
     lua_getinfo(L, "Sl", &frame);
@@ -36,6 +35,24 @@ RAISES static void push_place(lua_State *L) {
     }
   }
   lua_pushliteral(L, "");
+}
+
+int mp_traceback(lua_State *L) {
+  if (lua_type(L, 1) != LUA_TSTRING) {
+    // `error` puts the place before strings only, and the address of a table says nothing.
+    mp_push_place(L);
+    if (lua_type(L, 1) == LUA_TNUMBER || luaL_getmetafield(L, 1, "__tostring") != LUA_TNIL) {
+      luaL_tolstring(L, 1, NULL);
+    } else {
+      lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+    }
+    lua_replace(L, 1);
+    lua_settop(L, 2);
+    lua_insert(L, 1);
+    lua_concat(L, 2);
+  }
+  luaL_traceback(L, L, lua_tostring(L, 1), 1);
+  return 1;
 }
 
 // Keeps what the run that is about to fail has failed for; without memory for it the bare text.
@@ -52,7 +69,7 @@ static void keep_reason(mp_state *state, const char *text, size_t count) {
 // Keeps `message` with the place and the traceback of L as the reason.
 RAISES static void fail_run(mp_state *state, lua_State *L, const char *message, size_t count) {
   keep_reason(state, message, count);
-  push_place(L);
+  mp_push_place(L);
   lua_pushlstring(L, message, count);
   lua_concat(L, 2);
   luaL_traceback(L, L, lua_tostring(L, -1), 0);

@@ -66,6 +66,8 @@ RAISES int mp_wait(lua_State *L);
 
 // Message handler for lua_pcall: the message with a traceback.
 RAISES int mp_traceback(lua_State *L);
+// Pushes "file:line: " of the innermost Lua function that runs, as luaL_where gives it; an empty string where there is none.
+RAISES void mp_push_place(lua_State *L);
 
 // The setmetatable, coroutine.close and other functions of the standard libraries as scripts may have them.
 RAISES void mp_install_sandbox(lua_State *L);

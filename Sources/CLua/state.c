@@ -76,13 +76,6 @@ void mp_close(mp_state *state) {
   free(state);
 }
 
-int mp_traceback(lua_State *L) {
-  const char *message = lua_tostring(L, 1);
-  if (message == NULL) message = luaL_tolstring(L, 1, NULL);
-  luaL_traceback(L, L, message, 1);
-  return 1;
-}
-
 // Pushes the function and its arguments and calls it; runs under lua_pcall.
 static int call_body(lua_State *L) {
   const mp_start *start = lua_touserdata(L, 1);

@@ -151,11 +151,12 @@ static void report(mp_watch *watch, bool is_over, uint64_t now) {
   bool is_known = __atomic_load_n(&watch->place_run, __ATOMIC_ACQUIRE) == watch->run;
   const char *place = is_known ? watch->place : "";
   if (watch->report == NULL) return;
-  if (!watch->is_reported && watch->stuck_for >= (is_known ? threshold : threshold + blocked_ns)) {
+  uint64_t patience = is_known ? 0 : blocked_ns;
+  if (!watch->is_reported && watch->stuck_for >= threshold + patience) {
     watch->is_reported = true;
     watch->report(watch->context, MP_STUCK, place, now - watch->first_seen);
   }
-  if (watch->is_past_limit || watch->stuck_limit_ns == 0 || watch->stuck_for < watch->stuck_limit_ns) return;
+  if (watch->is_past_limit || watch->stuck_limit_ns == 0 || watch->stuck_for < watch->stuck_limit_ns + patience) return;
   watch->is_past_limit = true;
   watch->report(watch->context, MP_PAST_LIMIT, place, now - watch->first_seen);
 }

@@ -18,8 +18,6 @@ struct Run: ParsableCommand {
   /// Longest grace that can be asked for, in seconds: a week; suspended handlers of older code end earlier anyway, at
   /// the next reload.
   static let reloadGraceSecondsMax: Double = 7 * 24 * 3600
-  /// Longest limit for a stuck worker, in seconds: a day, after which nobody waits for it any more.
-  static let stuckLimitSecondsMax: Double = 24 * 3600
   /// The levels of the log, from the most talkative.
   static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
 
@@ -76,12 +74,6 @@ struct Run: ParsableCommand {
       "CPU seconds that a handler, timer or task may take between two waits; 0 is no bound.", valueName: "seconds"))
   var handlerBudget: Double = 1
 
-  @Option(
-    help: ArgumentHelp(
-      "Seconds that a worker may be stuck in a C function before the process ends with status 70; 0 is for ever.",
-      valueName: "seconds"))
-  var stuckLimit: Double = 30
-
   @OptionGroup var bounds: ScriptBounds
 
   @Option(help: ArgumentHelp("The least that is logged: \(logLevels.joined(separator: ", ")).", valueName: "level"))
@@ -114,10 +106,6 @@ struct Run: ParsableCommand {
     guard handlerBudget == 0 || ScriptBounds.budgetSeconds.contains(handlerBudget) else {
       throw ValidationError("--handler-budget takes 0 or seconds from 0.001 to 3600, not \(handlerBudget)")
     }
-    guard stuckLimit >= 0, stuckLimit <= Self.stuckLimitSecondsMax else {
-      throw ValidationError(
-        "--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
-    }
     if logLevel == "warn" { logLevel = "warning" }
     guard Self.logLevels.contains(logLevel) else {
       throw ValidationError("--log-level takes \(Self.logLevels.joined(separator: ", ")), not \"\(logLevel)\"")
@@ -141,7 +129,6 @@ struct Run: ParsableCommand {
     configuration.adminPath = admin
     configuration.reloadGraceSeconds = reloadGrace
     configuration.handlerBudgetSeconds = handlerBudget
-    configuration.stuckLimitSeconds = stuckLimit
     bounds.apply(to: &configuration)
     configuration.logLevel = logLevel
     configuration.logFormat = logFormat

@@ -8,6 +8,8 @@ import ScriptServer
 struct ScriptBounds: ParsableArguments {
   /// Budgets that can be asked for, in seconds: from what one look of the watchdog can tell apart to an hour.
   static let budgetSeconds: ClosedRange<Double> = 0.001...3600
+  /// Longest limit for what is stuck, in seconds: a day, after which nobody waits for it any more.
+  static let stuckLimitSecondsMax: Double = 24 * 3600
   /// The least memory that can be asked for, in bytes: the libraries of Lua and of moonport take about 0.2 MB.
   static let memoryBytesMin = 1 << 20
 
@@ -15,6 +17,14 @@ struct ScriptBounds: ParsableArguments {
     help: ArgumentHelp(
       "CPU seconds that a script may take to load, and to hand over its state in a reload.", valueName: "seconds"))
   var loadBudget: Double = 5
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Seconds that a C function which a script calls may not return, before the server ends with status 70; a script that \
+      is only tried is given up. 0 is for ever.
+      """, valueName: "seconds"))
+  var stuckLimit: Double = 30
 
   @Option(
     help: ArgumentHelp(
@@ -28,6 +38,10 @@ struct ScriptBounds: ParsableArguments {
     guard Self.budgetSeconds.contains(loadBudget) else {
       throw ValidationError("--load-budget takes seconds from 0.001 to 3600, not \(loadBudget)")
     }
+    guard stuckLimit >= 0, stuckLimit <= Self.stuckLimitSecondsMax else {
+      throw ValidationError(
+        "--stuck-limit takes seconds from 0 to \(Int(Self.stuckLimitSecondsMax)), not \(stuckLimit)")
+    }
     guard memoryLimit.bytes == 0 || memoryLimit.bytes >= Self.memoryBytesMin else {
       throw ValidationError("--memory-limit takes 0 or at least 1M")
     }
@@ -36,6 +50,7 @@ struct ScriptBounds: ParsableArguments {
   /// Enters them into a configuration.
   func apply(to configuration: inout Configuration) {
     configuration.loadBudgetSeconds = loadBudget
+    configuration.stuckLimitSeconds = stuckLimit
     configuration.memoryLimitBytes = memoryLimit.bytes
     configuration.sandbox = sandbox
   }

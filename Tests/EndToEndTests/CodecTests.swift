@@ -283,7 +283,23 @@ private func hexadecimal(_ bytes: [UInt8]) -> String {
     try client.send("fail;")
     #expect(contains(try client.receiveLine(), "main.lua:5: my encode"))
     try client.send("none;")
-    #expect(contains(try client.receiveLine(), "encode must return a string"))
+    #expect(contains(try client.receiveLine(), "main.lua:5: encode must return a string, not nil"))
+  }
+
+  @Test(arguments: [
+    ("return 'm'", "an integer from 2 to 6 here, not nil"), ("return 'm', p", "an integer from 2 to 6 here, not 1"),
+    ("return 'm', #b + 2", "an integer from 2 to 6 here, not 7"),
+    ("return nil, 2", "a message and the next position, or nothing"),
+  ])
+  func `a decode that returns nonsense is named with its place`(_ body: String, _ reason: String) throws {
+    let server = try MoonportProcess.serving(
+      "function h.on_message(conn, message) conn:send(message) end",
+      "codec = {\n decode = function(b, p) \(body) end,\n encode = function(m) return m end }")
+    let client = try server.connect()
+    try client.send("hello")
+    #expect(try client.waitForEnd() == .closed)
+    try server.waitForErrors(containing: "main.lua:4: decode must return ")
+    try server.waitForErrors(containing: reason)
   }
 
   @Test func `set_codec applies to the bytes not yet cut, even of the same read`() throws {

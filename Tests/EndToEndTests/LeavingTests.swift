@@ -45,6 +45,33 @@ import Testing
     #expect(contains(server.output, "closed: shutdown"))
   }
 
+  @Test("a server stuck in its script's trial is ended by SIGTERM and SIGINT", arguments: [SIGTERM, SIGINT])
+  func signalWhileTried(_ signal: Int32) throws {
+    let stuck = """
+      io.stderr:write("trying\\n")
+      local _ = ("a"):rep(40):match(("a?"):rep(40) .. ("a"):rep(40))
+      """
+    let server = try MoonportProcess(script: stuck) { $0.listeners = 0 }
+    try server.waitForErrors(containing: "trying")
+    server.sendSignal(signal)
+    #expect(try server.waitForExit() == .signaled(signal))
+  }
+
+  /// SIGPWR and SIGSTKFLT, which Glibc's module leaves out, the first of the real-time signals that a program may have, and the last.
+  private static let unknown: [Int32] = [16, 30, 34, 64]
+
+  @Test("a signal that means nothing to a server ends it as any program, and the next one starts", arguments: unknown)
+  func unknownSignal(_ signal: Int32) throws {
+    let server = try MoonportProcess(serving: script("1"), workers: 1)
+    let client = try server.connect()
+    #expect(try client.ask("x") == "1 x")
+    server.sendSignal(signal)
+    #expect(try server.waitForExit() == .signaled(signal))
+    let next = try MoonportProcess(script: script("2"), folder: server.folder) { $0.workers = 1 }
+    #expect(try next.connect().ask("x") == "2 x")
+    try next.stop()
+  }
+
   @Test("drain returns when the last client has left and the server has ended, and refuses reloads meanwhile")
   func drain() throws {
     let server = try MoonportProcess(serving: script("1"), workers: 2)

@@ -20,6 +20,12 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
   static let all: [BrokenScript] = [
     BrokenScript("a syntax error", script("2", "local x = = 1"), "main.lua:4: unexpected symbol near '='"),
     BrokenScript("an error while loading", script("2", "error('no luck')"), "main.lua:4: no luck", "stack traceback"),
+    BrokenScript(
+      "an error that is a table", script("2", "error({ code = 3 })"), "main.lua:4: (error object is a table value)"),
+    BrokenScript("an error without a value", script("2", "error()"), "main.lua:4: (error object is a nil value)"),
+    BrokenScript(
+      "an error that tells itself",
+      script("2", "error(setmetatable({}, { __tostring = function() return 'no luck' end }))"), "main.lua:4: no luck"),
     BrokenScript("a missing module", script("2", "require 'nowhere'"), "main.lua:4:", "module 'nowhere' not found"),
     BrokenScript("a module with a syntax error", script("2", "require 'broken'"), "broken.lua:2:"),
     BrokenScript("a module that fails", script("2", "require 'failing'"), "failing.lua:2: not today"),
@@ -125,6 +131,8 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
     let errors = try server.refused("reload")
 
     #expect(contains(errors, "main.lua:7: cannot save now"), "\(errors)")
+    // The file has another line 7 now.
+    #expect(contains(errors, "this is on_save of generation 1, the code that runs now"), "\(errors)")
     try expectOldCodeEverywhere(server, clients)
     for client in clients { #expect(try client.ask("mended") == "1 mended") }
     try server.done("reload")

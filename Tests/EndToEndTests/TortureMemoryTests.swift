@@ -119,7 +119,9 @@ import Testing
       }
       let after = try server.residentBytes()
       if isBack != nil {
-        print("torture: memory, \(act): \(outcome); round \(round); resident \(before / 1024) -> \(after / 1024) KB")
+        print(
+          "torture: memory, \(act): \(outcome); round \(round); resident \(before / 1024) -> \(after / 1024) KB "
+            + growthText(before, after))
         return before
       }
       before = after

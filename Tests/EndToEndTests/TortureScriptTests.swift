@@ -133,6 +133,35 @@ import Testing
     #expect(contains(server.output, "on_stop"))
   }
 
+  @Test func `every function can be tried while a generation takes over and when it starts`() throws {
+    let server = try serving(
+      """
+
+      local last
+      function h.on_message(conn, text) last = conn conn:send(text) end
+      function h.on_save() return last end
+      function h.on_restore(saved)
+        last = saved
+        abuse(last, function(f, ...) pcall(f, ...) end)
+        print("on_restore")
+      end
+      function h.on_start()
+        if not last then return end
+        abuse(last, function(f, ...) moonport.spawn(pcall, f, ...):cancel() end)
+        print("on_start")
+      end
+      """)
+    let client = try server.connect()
+    #expect(try client.ask("x") == "x")
+    #expect(try server.control("reload").status == .exited(0))
+    try server.waitForOutput(containing: "on_start")
+    #expect(contains(server.output, "on_restore"))
+    let next = try server.connect()
+    try next.send("y\n")
+    while try next.receiveLine() != "y" {}
+    try server.stop()
+  }
+
   @Test func `a handler may close itself while it broadcasts, and others on any worker, and have the server reload`()
     throws
   {

@@ -32,8 +32,10 @@ struct Siege {
       let after = try server.residentBytes()
       let growth = Double(after - before) / Double(before)
       if growth <= Siege.growthMax {
+        let now = try server.descriptorCount()
         return report(
-          "\(outcome); descriptors \(descriptors) = \(descriptors); memory \(megabytes(before)) -> \(megabytes(after))")
+          "\(outcome); descriptors \(descriptors) = \(now); memory \(megabytes(before)) -> \(megabytes(after)) "
+            + growthText(before, after))
       }
       if round == Siege.roundsMax {
         throw TestFailure("\(name): after \(round) rounds memory still grows, from \(before) to \(after) bytes")
@@ -70,6 +72,12 @@ struct Siege {
     let tenths = (bytes * 10 + 524_288) / 1_048_576
     return "\(tenths / 10).\(tenths % 10) MB"
   }
+}
+
+/// How much `after` is more than `before`, for the table: "(+0.4 %)". scripts/torture looks for the largest.
+func growthText(_ before: Int, _ after: Int) -> String {
+  let tenths = Int((Double(after - before) / Double(before) * 1000).rounded())
+  return "(\(tenths < 0 ? "-" : "+")\(abs(tenths) / 10).\(abs(tenths) % 10) %)"
 }
 
 /// Libraries for LD_PRELOAD.

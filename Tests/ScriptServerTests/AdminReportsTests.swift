@@ -101,6 +101,17 @@ struct AdminReportsTests {
     #expect(!StatusReport.text(status).unicodeScalars.contains { $0 == "\u{1B}" || $0 == "\u{9B}" })
   }
 
+  @Test("the traceback of a reload that failed is indented")
+  func indented() {
+    var status = ServerStatus()
+    var reload = ReloadStatus()
+    reload.text = "main.lua:1: no luck\nstack traceback:\n\tmain.lua:1: in local 'chunk'"
+    status.lastReload = reload
+    let text = StatusReport.text(status)
+    #expect(text.contains("\n               main.lua:1: no luck\n               stack traceback:\n"))
+    #expect(text.contains("\n                 main.lua:1: in local 'chunk'\n"))
+  }
+
   @Test("the JSON begins with the contract's keys, in order, and generation is an integer")
   func json() {
     let json = StatusReport.json(Self.status)

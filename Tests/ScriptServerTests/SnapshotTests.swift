@@ -39,6 +39,36 @@ struct SnapshotTests {
     #expect(snapshot.searchedPaths(for: "x.y") == ["x/y.lua", "x/y/init.lua"].map(folder.path))
   }
 
+  @Test("a file that somebody has open for writing keeps changing, unless the writer has been silent")
+  func isBeingWritten() throws {
+    for name in ["main.lua", "part.lua"] {
+      folder.write("main.lua", "require 'part'")
+      folder.write("part.lua", "return 1")
+      let writer = open(folder.path(name), O_WRONLY | O_CLOEXEC)
+      // By its time the file was changed just now, however long the reading takes; then an hour ago.
+      try #require(changeTime(of: name, by: 3600) == 0)
+      #expect(reason { _ = try read() } == .keepsChanging)
+      do {
+        _ = try read()
+      } catch {
+        #expect("\(error)".hasPrefix("\(folder.path(name)): kept changing while it was read"), "\(error)")
+        // With --watch the server reloads by itself.
+        #expect(!"\(error)".contains("again"), "\(error)")
+      }
+      try #require(changeTime(of: name, by: -3600) == 0)
+      #expect(text(try read().main) == "require 'part'")
+      try #require(changeTime(of: name, by: 3600) == 0)
+      close(writer)
+      #expect(text(try read().main) == "require 'part'")
+    }
+  }
+
+  private func changeTime(of name: String, by seconds: Int) -> CInt {
+    var times = [timeval(), timeval()]
+    for index in times.indices { times[index].tv_sec = time(nil) + seconds }
+    return utimes(folder.path(name), times)
+  }
+
   @Test("a module keeps the bytes it had when it was first read, absence included")
   func keeps() throws {
     folder.write("main.lua", "require 'early'")

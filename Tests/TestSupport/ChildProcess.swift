@@ -66,6 +66,8 @@ package final class ChildProcess: @unchecked Sendable {
   /// Shared with the thread that waits for the child, which must not keep the child's owner alive.
   private final class End: @unchecked Sendable {
     var status: ExitStatus?
+    /// Signals that were sent to it.
+    var signals: Set<Int32> = []
   }
 
   /// Starts `launch`, changed by `configure`.
@@ -87,14 +89,16 @@ package final class ChildProcess: @unchecked Sendable {
     errors = OutputCollector(reading: streams.ownErrors)
     monitor = Monitor()
     end = End()
-    startDetachedThread { [pid, monitor, end] in
+    startDetachedThread { [pid, monitor, end, launch] in
       // Waiting without reaping keeps the pid ours, so that no signal is ever sent to a stranger that got the number.
       var information = siginfo_t()
       while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) < 0, errno == EINTR {}
       monitor.change {
         var status: Int32 = 0
         waitpid(pid, &status, 0)
-        end.status = ExitStatus(waitStatus: status)
+        let ended = ExitStatus(waitStatus: status)
+        EndRecord.note(ended, launch, signals: end.signals)
+        end.status = ended
       }
     }
   }
@@ -109,7 +113,11 @@ package final class ChildProcess: @unchecked Sendable {
 
   /// Sends a signal with kill(2); nothing when the child has ended.
   package func sendSignal(_ signal: Int32) {
-    monitor.locked { if end.status == nil { _ = Glibc.kill(pid, signal) } }
+    monitor.locked {
+      guard end.status == nil else { return }
+      end.signals.insert(signal)
+      _ = Glibc.kill(pid, signal)
+    }
   }
 
   /// Ends the child with SIGKILL and waits until it is gone.

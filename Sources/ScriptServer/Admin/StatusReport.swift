@@ -28,7 +28,9 @@ package enum StatusReport {
       let outcome = reload.succeeded ? "succeeded" : "failed"
       text += line("last reload", "\(outcome) \(FigureText.span(reload.ageSeconds)) ago")
       for part in reload.text.split(separator: "\n") {
-        text += line("", shortened(String(part)))
+        // Lua's tracebacks are indented by tabs.
+        let indented = part.split(separator: "\t", omittingEmptySubsequences: false).joined(separator: "  ")
+        text += line("", shortened(indented))
       }
     }
     let older = status.handlersOnOlderGenerations

@@ -1,7 +1,7 @@
 -- Codecs as scripts name them: their options, and the two functions of a codec written in Lua.
 local prelude, native, connection = ...
 
-local math_type, error, type, pairs = math.type, error, type, pairs
+local math_type, getinfo, error, select, type, pairs = math.type, debug.getinfo, error, select, type, pairs
 local check_options, describe, keys, kinds = prelude.check_options, prelude.describe, prelude.keys, prelude.kinds
 
 local codec_options = {
@@ -57,20 +57,27 @@ function connection.set_codec(conn, spec)
   return native.use_codec(conn, codec_number("conn:set_codec", spec, "own", 2))
 end
 
+-- Raises an error about what a function of a codec returned; its place is the function's, since none of its lines runs any more.
+local function reject(f, ...)
+  local info = getinfo(f, "S")
+  local place = info.what == "C" and "" or ("%s:%d: "):format(info.short_src, info.linedefined)
+  error(place .. (...):format(select(2, ...)), 0)
+end
+
 local function decode(f, bytes, position)
   local message, next_position = f(bytes, position)
   if message == nil and next_position == nil then return nil end
-  if message == nil then error("decode must return a message and the next position, or nothing", 0) end
+  if message == nil then reject(f, "decode must return a message and the next position, or nothing") end
   if math_type(next_position) ~= "integer" or next_position <= position or next_position > #bytes + 1 then
-    error(("decode returned the position %s; it must be an integer from %d to %d"):format(
-      describe(next_position), position + 1, #bytes + 1), 0)
+    reject(f, "decode must return beside a message the next position, an integer from %d to %d here, not %s",
+      position + 1, #bytes + 1, describe(next_position))
   end
   return next_position, message
 end
 
 local function encode(g, message)
   local bytes = g(message)
-  if type(bytes) ~= "string" then error("encode must return a string, not " .. describe(bytes), 0) end
+  if type(bytes) ~= "string" then reject(g, "encode must return a string, not %s", describe(bytes)) end
   return bytes
 end
 

@@ -53,12 +53,25 @@ local function load_generation(number)
   if not entered then return problem end
 end
 
+-- The generation whose on_save runs, or was the last to run and failed.
+local saving
+
 -- The state that the old generation saves and the new one takes over.
 local function hand_over(old_number, new_number)
   local old, new = generations[old_number], generations[new_number]
   local saved
+  saving = old_number
   if old and old.handlers.on_save then saved = old.handlers.on_save() end
+  saving = nil
   if new.handlers.on_restore then new.handlers.on_restore(saved, old and old.handlers.version) end
+end
+
+-- What is to be said of a failure of hand_over beside its message: on_save is the old code's, whose lines the file need not have
+-- any more.
+local function hand_over_note()
+  if not saving then return end
+  return ("this is on_save of generation %d, the code that runs now; it stays until its on_save succeeds, or the server is started"
+    .. " anew"):format(saving)
 end
 
 local function forget(number)
@@ -68,4 +81,5 @@ end
 prelude.generations = generations
 prelude.load_generation = load_generation
 prelude.hand_over = hand_over
+prelude.hand_over_note = hand_over_note
 prelude.forget = forget

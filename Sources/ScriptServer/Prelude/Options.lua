@@ -6,7 +6,7 @@ local tostring = tostring
 
 local function describe(value)
   if type(value) == "string" then return ("%q"):format(value) end
-  if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
+  if type(value) == "number" or type(value) == "boolean" or value == nil then return tostring(value) end
   return "a " .. type(value)
 end
 

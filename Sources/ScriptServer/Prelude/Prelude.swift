@@ -8,6 +8,7 @@ import LuaRuntime
 struct Prelude {
   let load: LuaReference
   let handOver: LuaReference
+  let handOverNote: LuaReference
   let forget: LuaReference
   let decode: LuaReference
   let encode: LuaReference
@@ -42,11 +43,12 @@ struct Prelude {
     defer { lua.release(table) }
     load = lua.function("load_generation", of: table)
     handOver = lua.function("hand_over", of: table)
+    handOverNote = lua.function("hand_over_note", of: table)
     forget = lua.function("forget", of: table)
     decode = lua.function("decode", of: table)
     encode = lua.function("encode", of: table)
     offload = lua.function("offload", of: table)
-    for function in [load, handOver, forget, decode, encode, offload] where !function.exists {
+    for function in [load, handOver, handOverNote, forget, decode, encode, offload] where !function.exists {
       throw ServerFailure.noMemory
     }
   }

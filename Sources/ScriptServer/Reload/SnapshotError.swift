@@ -59,7 +59,7 @@ package struct SnapshotError: Error, Sendable, CustomStringConvertible {
     case .binaryChunk:
       "\(path): is a compiled Lua chunk; give the Lua source instead"
     case .keepsChanging:
-      "\(path): kept changing while it was read; reload again when it is written"
+      "\(path): kept changing while it was read, so half of it may be missing; it has to be written to its end first"
     case .system(EACCES):
       "\(path): permission denied; make it readable for the user the server runs as"
     case .system(let code):

@@ -87,9 +87,12 @@ extension Worker {
   private func handOver(_ transaction: ReloadTransaction) -> String? {
     let arguments = unsafe LuaArguments(.integer(Int64(generation?.number ?? 0)), .integer(Int64(transaction.number)))
     guard generation != nil else { return nil }
-    return lua.call(prelude.handOver, arguments, budgetNanoseconds: loadBudgetNanoseconds) {
+    let problem = lua.call(prelude.handOver, arguments, budgetNanoseconds: loadBudgetNanoseconds) {
       $0.failure?.message
     }
+    guard let problem else { return nil }
+    let note = lua.call(prelude.handOverNote, LuaArguments()) { $0.failure == nil ? unsafe $0[0].text : "" }
+    return note.isEmpty ? problem : "\(problem)\n\(note)"
   }
 
   private func makeLive(_ transaction: ReloadTransaction) {

@@ -206,25 +206,3 @@ struct ReloadJob: Sendable {
     return try box.wait().get()
   }
 }
-
-/// A result that one thread waits for.
-private final class ResultBox<Value: Sendable>: @unchecked Sendable {
-  private let condition = ThreadCondition()
-  private var result: Result<Value, ServerFailure>?
-
-  func set(_ result: Result<Value, ServerFailure>) {
-    condition.withLock {
-      self.result = result
-      condition.broadcast()
-    }
-  }
-
-  func wait() -> Result<Value, ServerFailure> {
-    condition.withLock {
-      while true {
-        if let result { return result }
-        condition.wait()
-      }
-    }
-  }
-}

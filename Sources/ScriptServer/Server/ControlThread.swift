@@ -62,7 +62,7 @@ final class ControlThread: @unchecked Sendable {
   /// Starts, serves, ends; the exit status.
   func run() throws -> Int32 {
     let snapshot = try Snapshot.read(script: configuration.scriptPath, number: 1)
-    let plan = try ScratchRun.plan(snapshot, configuration)
+    let plan = try ScratchRun.plan(snapshot, configuration, isStart: true)
     let bound = try bind(plan)
     try openAdmin()
     try user?.giveUp()

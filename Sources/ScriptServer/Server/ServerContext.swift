@@ -14,6 +14,9 @@ final class ServerContext: @unchecked Sendable {
   let dictionaries: SharedDirectory
   /// True for the state in which a script is only tried: it reaches nobody and prints nothing.
   let isScratch: Bool
+  /// Gives up a trial that is stuck at that line of the script; nil but in a scratch context. Set once, before the trial's thread
+  /// starts. On the watchdog's thread.
+  var giveUp: (@Sendable (String) -> Void)?
   /// How many workers there are, or will be.
   let workerCount: Int
   /// Set once, before any worker's thread starts.
@@ -90,8 +93,11 @@ final class ServerContext: @unchecked Sendable {
   /// A handler has required a module that nobody had asked for before.
   func snapshotHasGrown() { control?.post(.perform { $0.watchGrownSnapshot() }) }
 
-  /// A worker has been stuck for longer than the configuration allows.
-  func stuckPastLimit(_ details: Logger.Metadata) { control?.post(.perform { $0.endStuck(details) }) }
+  /// A worker has been stuck for longer than the configuration allows, at that line of the script if it is known.
+  func stuckPastLimit(at place: String, _ details: Logger.Metadata) {
+    if let giveUp { return giveUp(place) }
+    control?.post(.perform { $0.endStuck(details) })
+  }
 
   /// A worker's thread is about to end.
   func workerEnded(_ index: Int) { control?.post(.workerEnded(index)) }

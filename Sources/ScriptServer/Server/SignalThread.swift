@@ -28,6 +28,16 @@ enum SignalThread {
     unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
   }
 
+  /// Has SIGTERM and SIGINT end the process, as by default, while the calling thread does `work`. No other thread lets them through.
+  static func endingProcess<Value>(_ work: () -> Value) -> Value {
+    var ending = sigset_t()
+    unsafe sigemptyset(&ending)
+    for signal in [SIGTERM, SIGINT] { unsafe sigaddset(&ending, signal) }
+    unsafe pthread_sigmask(SIG_UNBLOCK, &ending, nil)
+    defer { unsafe pthread_sigmask(SIG_BLOCK, &ending, nil) }
+    return work()
+  }
+
   /// Starts the thread that posts each of them to `mailbox`. It lives as long as the process.
   static func start(_ mailbox: Mailbox<ControlMessage>) {
     _ = Thread.start(name: "signals") {

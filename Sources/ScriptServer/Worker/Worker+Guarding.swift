@@ -99,15 +99,17 @@ final class WorkerWatch: @unchecked Sendable {
 
   private func reported(_ event: StuckEvent, _ place: String, _ elapsed: UInt64) {
     let seconds = "\(Double(elapsed / 1_000_000) / 1000)"
-    let details: Logger.Metadata = ["worker": "\(index + 1)", "at": "\(place)", "seconds": "\(seconds)"]
+    var details: Logger.Metadata = ["at": "\(place)", "seconds": "\(seconds)"]
+    if !server.isScratch { details["worker"] = "\(index + 1)" }
+    let who = server.isScratch ? "the trial of a script" : "a worker"
     switch event {
     case .stuck:
       lock.withLock { stuckRun = StuckRun(place: place, since: CompletionPort.clock() &- elapsed) }
-      server.log.error("a worker is stuck: a C function does not return", metadata: details)
+      server.log.error("\(who) is stuck: a C function does not return", metadata: details)
     case .freed:
       lock.withLock { stuckRun = nil }
-      server.log.warning("a worker goes on", metadata: details)
-    case .pastLimit: server.stuckPastLimit(details)
+      server.log.warning("\(who) goes on", metadata: details)
+    case .pastLimit: server.stuckPastLimit(at: place, details)
     }
   }
 }
