@@ -37,24 +37,6 @@ RAISES void mp_push_place(lua_State *L) {
   lua_pushliteral(L, "");
 }
 
-int mp_traceback(lua_State *L) {
-  if (lua_type(L, 1) != LUA_TSTRING) {
-    // `error` puts the place before strings only, and the address of a table says nothing.
-    mp_push_place(L);
-    if (lua_type(L, 1) == LUA_TNUMBER || luaL_getmetafield(L, 1, "__tostring") != LUA_TNIL) {
-      luaL_tolstring(L, 1, NULL);
-    } else {
-      lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
-    }
-    lua_replace(L, 1);
-    lua_settop(L, 2);
-    lua_insert(L, 1);
-    lua_concat(L, 2);
-  }
-  luaL_traceback(L, L, lua_tostring(L, 1), 1);
-  return 1;
-}
-
 // Keeps what the run that is about to fail has failed for; without memory for it the bare text.
 static void keep_reason(mp_state *state, const char *text, size_t count) {
   mp_guard *guard = &state->guard;

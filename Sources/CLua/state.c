@@ -76,6 +76,24 @@ void mp_close(mp_state *state) {
   free(state);
 }
 
+int mp_traceback(lua_State *L) {
+  if (lua_type(L, 1) != LUA_TSTRING) {
+    // `error` puts the place before strings only, and the address of a table says nothing.
+    mp_push_place(L);
+    if (lua_type(L, 1) == LUA_TNUMBER || luaL_getmetafield(L, 1, "__tostring") != LUA_TNIL) {
+      luaL_tolstring(L, 1, NULL);
+    } else {
+      lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+    }
+    lua_replace(L, 1);
+    lua_settop(L, 2);
+    lua_insert(L, 1);
+    lua_concat(L, 2);
+  }
+  luaL_traceback(L, L, lua_tostring(L, 1), 1);
+  return 1;
+}
+
 // Pushes the function and its arguments and calls it; runs under lua_pcall.
 static int call_body(lua_State *L) {
   const mp_start *start = lua_touserdata(L, 1);

@@ -32,8 +32,8 @@ struct LuaStateTests {
     let failure = lua.failure("fail")
     #expect(failure.hasPrefix("script.lua:1: broken\nstack traceback:"))
     #expect(failure.contains("script.lua:2: in function"))
-    #expect(lua.failure("table").hasPrefix("table: 0x"))
-    #expect(lua.failure("named").hasPrefix("named\nstack traceback:"))
+    #expect(lua.failure("table").hasPrefix("script.lua:2: (error object is a table value)\nstack traceback:"))
+    #expect(lua.failure("named").hasPrefix("script.lua:3: named\nstack traceback:"))
     #expect(lua.failure("bad").contains("again"))
     #expect(lua.failure("fail") == failure)
   }
