@@ -78,7 +78,7 @@ struct RelayTests {
 
   @Test("bulk in both directions arrives byte for byte, by splice and by copies", arguments: [false, true])
   func bulk(unix: Bool) throws {
-    let count = 6_000_000
+    let count = 3_000_000
     let (a, b) = try pair(unix: unix)
     _ = port.submit(.relay(to: b.key), on: a.key)
     _ = port.submit(.relay(to: a.key), on: b.key)
