@@ -132,7 +132,7 @@ struct LuaStateTests {
   @Test("a state that may not hold the standard libraries is not opened")
   func tooSmall() {
     for limit in [1, 1000, 5000, 10000] {
-      #expect(LuaState(context: nil, library: TestLua.library, memoryLimitBytes: limit) == nil)
+      #expect(LuaState(context: nil, library: TestLua.offered, memoryLimitBytes: limit) == nil)
     }
   }
 
@@ -140,7 +140,7 @@ struct LuaStateTests {
   func openingUnderAnyLimit() {
     var limit = 500
     while limit < 1 << 20 {
-      if let lua = LuaState(context: nil, library: TestLua.library, memoryLimitBytes: limit) {
+      if let lua = LuaState(context: nil, library: TestLua.offered, memoryLimitBytes: limit) {
         lua.close()
         return
       }

@@ -56,7 +56,7 @@ final class TestLua {
   /// Runs `source`, which gets the natives and the connections' methods and returns a table of functions.
   init(_ source: String, memoryLimitBytes: Int = 0) throws {
     let context = Unmanaged.passUnretained(recorder).toOpaque()
-    guard let state = LuaState(context: context, library: Self.library, memoryLimitBytes: memoryLimitBytes) else {
+    guard let state = LuaState(context: context, library: Self.offered, memoryLimitBytes: memoryLimitBytes) else {
       throw LuaFailure(message: "no state")
     }
     lua = state
@@ -135,7 +135,7 @@ final class TestLua {
   }
 
   /// A host function for each signature, and one for each outcome.
-  static let library: HostLibrary = {
+  static let offered: HostLibrary = {
     let record: HostBody = { Recorder.of($0).record(HostCall($1!)) }
     let wait: HostBody = { context, call in
       Recorder.of(context).waits += 1

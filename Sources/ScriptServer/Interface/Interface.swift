@@ -6,7 +6,7 @@ import LuaRuntime
 /// Everything that Swift offers to scripts.
 enum Interface {
   /// One for the whole program: every state shares the descriptions.
-  static let library = HostLibrary(groups.flatMap(\.self))
+  static let offered = HostLibrary(groups.flatMap(\.self))
 
   private static let groups: [[HostFunction]] = [
     connectionFunctions,

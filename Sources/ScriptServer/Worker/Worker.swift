@@ -109,7 +109,7 @@ final class Worker: @unchecked Sendable {
 
   /// A state with the functions for scripts and the prelude, which calls none of them before it is used.
   private static func openState() throws -> (LuaState, Prelude) {
-    guard let state = unsafe LuaState(context: nil, library: Interface.library) else { throw ServerFailure.noMemory }
+    guard let state = unsafe LuaState(context: nil, library: Interface.offered) else { throw ServerFailure.noMemory }
     do {
       return (state, try Prelude(state))
     } catch {
