@@ -117,7 +117,10 @@ static int describe_body(lua_State *L) {
   } else {
     lua_pushliteral(L, "not enough memory");
   }
-  const char *message = luaL_tolstring(L, -1, NULL);
+  // The address of a table says nothing to who reads the log.
+  bool has_text = lua_isstring(L, 2) || luaL_getmetafield(L, 2, "__tostring") != LUA_TNIL;
+  const char *message = has_text ? luaL_tolstring(L, 2, NULL)
+                                 : lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 2));
   luaL_traceback(L, d->thread, message, 0);
   return 1;
 }

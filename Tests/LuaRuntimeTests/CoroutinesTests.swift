@@ -84,7 +84,10 @@ struct CoroutinesTests {
       let (thread, run) = name == "table" ? lua.start("table") : name == "null" ? lua.start("null") : lua.start("bad")
       let text = lua.end(thread, run)
       #expect(
-        text.hasPrefix(name == "table" ? "table: 0x" : name == "null" ? "nil\nstack" : "'__tostring' must return"),
+        text.hasPrefix(
+          name == "table"
+            ? "(error object is a table value)\nstack"
+            : name == "null" ? "(error object is a nil value)\nstack" : "'__tostring' must return"),
         "\(text)")
     }
   }
