@@ -28,6 +28,6 @@ void mp_blocks_release(mp_blocks *blocks) {
       block = next;
     }
     blocks->free[class] = NULL;
-    blocks->kept_bytes[class] = 0;
   }
+  blocks->kept_bytes = 0;
 }

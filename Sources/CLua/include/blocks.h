@@ -25,12 +25,12 @@ enum { MP_BLOCK_CLASSES = 33 };
 // Lists of free blocks by size. All zero is empty.
 typedef struct mp_blocks {
   void *free[MP_BLOCK_CLASSES];
-  uint32_t kept_bytes[MP_BLOCK_CLASSES];
+  size_t kept_bytes;  // of all sizes together
 } mp_blocks;
 
-// Free blocks of one size that are kept, in bytes: about the strings that one cycle of the collector frees while clients echo
-// lines. With all sizes at their bound that is 8 MB for a state, until a full collection gives them back.
-enum { MP_BLOCK_KEPT_BYTES_MAX = 256 * 1024 };
+// Free blocks of all sizes that are kept, in bytes: more than the strings that one cycle of the collector frees while clients echo
+// lines. The bound is one for all sizes, so that a script that uses many has its share soon and not after hours.
+enum { MP_BLOCK_KEPT_BYTES_MAX = 512 * 1024 };
 
 static inline size_t mp_block_class(size_t size) { return (size + 7) / 16; }
 static inline size_t mp_block_size(size_t class) { return class * 16 + 8; }
@@ -43,20 +43,20 @@ static inline void *mp_block_new(mp_blocks *blocks, size_t size) {
   void *block = blocks->free[class];
   if (block == NULL) return malloc(mp_block_size(class));
   memcpy(&blocks->free[class], block, sizeof(void *));
-  blocks->kept_bytes[class] -= (uint32_t)mp_block_size(class);
+  blocks->kept_bytes -= mp_block_size(class);
   return block;
 }
 
 // Gives a block back. NULL is harmless.
 static inline void mp_block_free(mp_blocks *blocks, void *block, size_t size) {
   size_t class = mp_block_class(size);
-  if (block == NULL || !mp_block_is_small(size) || blocks->kept_bytes[class] >= MP_BLOCK_KEPT_BYTES_MAX) {
+  if (block == NULL || !mp_block_is_small(size) || blocks->kept_bytes >= MP_BLOCK_KEPT_BYTES_MAX) {
     free(block);
     return;
   }
   memcpy(block, &blocks->free[class], sizeof(void *));
   blocks->free[class] = block;
-  blocks->kept_bytes[class] += (uint32_t)mp_block_size(class);
+  blocks->kept_bytes += mp_block_size(class);
 }
 
 // A block of another size with the same content as far as it fits; NULL leaves the old one as it was.
