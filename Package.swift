@@ -11,7 +11,7 @@ let strict: [SwiftSetting] = [
 
 /// For the targets on the way of a message: the owner of each datum is one thread and no access overlaps another, which the
 /// compiler proves for locals and the sanitizers check for the rest; checking every class field at run time costs a tenth of a
-/// message. Small functions of one target are inlined into the next.
+/// message. Small functions of one target are inlined into the next where they are `public`: those that are `package` are not.
 let hotPath: [SwiftSetting] =
   strict + [
     .unsafeFlags(["-enforce-exclusivity=unchecked", "-cross-module-optimization"], .when(configuration: .release))

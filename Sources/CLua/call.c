@@ -285,6 +285,7 @@ static int trampoline(lua_State *L) {
   if (L != mp_state_of(L)->running) {
     return luaL_error(L, "%s cannot be called here: in a finalizer, or on a thread that a C library runs", function->name);
   }
+  mp_outbox_close(mp_state_of(L));
   call.thread = L;
   call.outcome = MP_RETURN;
   call.result_count = 0;
@@ -311,13 +312,14 @@ static int direct_trampoline(lua_State *L) {
   mp_state *state = mp_state_of(L);
   if (lua_gettop(L) == 2 && L == state->running && lua_type(L, 2) == LUA_TSTRING) {
     const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
-    int64_t id = mp_test_connection(L, 1);
     size_t count = 0;
     const char *base = lua_tolstring(L, 2, &count);
-    if (id != 0 && function->direct(state->context, id, base, count)) {
-      lua_pushboolean(L, true);
-      return 1;
-    }
+    const mp_connection *object = lua_touserdata(L, 1);
+    mp_outbox *outbox = object != NULL && object == state->handled ? &state->outbox : NULL;
+    if (outbox != NULL && mp_outbox_put(outbox, base, count, function->frames)) return lua_pushboolean(L, true), 1;
+    mp_outbox_close(state);
+    int64_t id = outbox != NULL ? object->id : mp_test_connection(L, 1);
+    if (id != 0 && function->direct(state->context, id, base, count, outbox)) return lua_pushboolean(L, true), 1;
   }
   return trampoline(L);
 }

@@ -5,30 +5,25 @@
 
 #include "internal.h"
 
-// Marks our userdata, so that a method can tell it from any other by reading two words.
+// What the mark of our userdata points to.
 static const char connection_mark;
-
-typedef struct connection {
-  const void *mark;
-  int64_t id;
-} connection;
 
 // User values of the object.
 enum { CTX = 1, PEER = 2, ADDRESS = 3, USER_VALUES = 3 };
 
-static connection *test(lua_State *L, int index) {
-  connection *object = lua_touserdata(L, index);  // NULL for what is no userdata; the length of a light one is 0
-  if (object == NULL || lua_rawlen(L, index) != sizeof(connection)) return NULL;
+static mp_connection *test(lua_State *L, int index) {
+  mp_connection *object = lua_touserdata(L, index);  // NULL for what is no userdata; the length of a light one is 0
+  if (object == NULL || lua_rawlen(L, index) != sizeof(mp_connection)) return NULL;
   return object->mark == &connection_mark ? object : NULL;
 }
 
 int64_t mp_test_connection(lua_State *L, int index) {
-  connection *object = test(L, index);
+  mp_connection *object = test(L, index);
   return object == NULL ? 0 : object->id;
 }
 
 int64_t mp_check_connection(lua_State *L, int index) {
-  connection *object = test(L, index);
+  mp_connection *object = test(L, index);
   if (object == NULL) luaL_typeerror(L, index, "connection");
   return object->id;
 }
@@ -49,7 +44,7 @@ enum { MEMBER_CTX = 1, MEMBER_ID, MEMBER_PEER, MEMBER_ADDRESS };
 
 static int index_connection(lua_State *L) {
   if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TLIGHTUSERDATA) return 1;
-  connection *object = test(L, 1);
+  mp_connection *object = test(L, 1);
   if (object == NULL) return lua_pushnil(L), 1;
   switch ((intptr_t)lua_touserdata(L, -1)) {
     case MEMBER_CTX: return push_ctx(L);
@@ -72,7 +67,7 @@ static int assign_connection(lua_State *L) {
 }
 
 static int describe_connection(lua_State *L) {
-  connection *object = test(L, 1);
+  mp_connection *object = test(L, 1);
   if (object == NULL) return luaL_typeerror(L, 1, "connection");
   lua_getiuservalue(L, 1, PEER);
   const char *peer = lua_tostring(L, -1);
@@ -115,7 +110,7 @@ typedef struct opening {
 
 static int new_body(lua_State *L) {
   const opening *o = lua_touserdata(L, 1);
-  connection *object = lua_newuserdatauv(L, sizeof *object, USER_VALUES);
+  mp_connection *object = lua_newuserdatauv(L, sizeof *object, USER_VALUES);
   object->mark = &connection_mark;
   object->id = o->id;
   lua_rawgeti(L, LUA_REGISTRYINDEX, o->state->metatable);

@@ -39,34 +39,36 @@ static int start_done(lua_State *L, int status, lua_KContext context) {
   return lua_gettop(L);
 }
 
-// The calls of a handler for one message after the other. The function and the arguments that stay lie at the bottom of the stack;
-// each call takes copies of them and the message behind. After a wait the run goes on in start_done: `start`, which lives on the
+// The calls of a handler for one message after the other. The function and the object lie at the bottom of the stack; each call takes
+// copies of them and the message behind. After a wait the run goes on in start_done: what `messages` points to, which lives on the
 // stack of whoever started, is gone by then.
-RAISES static int start_repeatedly(lua_State *L, const mp_start *start) {
+static int messages_body(lua_State *L) {
+  enum { MESSAGES = 1, FUNCTION = 2, OBJECT = 3 };
+  const mp_messages *messages = lua_touserdata(L, MESSAGES);
   mp_state *state = mp_state_of(L);
-  mp_bytes (*next)(void *) = start->next;
+  mp_bytes (*next)(void *) = messages->next;
   void *context = state->context;
-  int32_t count = start->count;
-  for (int32_t i = 1; i <= count; i++) lua_pushvalue(L, i);
-  mp_push(L, &start->arguments[count - 1]);
+  mp_bytes message = messages->first;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, messages->function);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, messages->object);
+  state->handled = lua_touserdata(L, OBJECT);
   while (true) {
-    lua_callk(L, count, 0, 0, start_done);
-    mp_bytes message = next(context);
+    lua_pushvalue(L, FUNCTION);
+    lua_pushvalue(L, OBJECT);
+    lua_pushlstring(L, message.base, message.count);
+    lua_callk(L, 2, 0, 0, start_done);
+    message = next(context);
     if (message.base == NULL) return 0;
     mp_next_run(state);
-    for (int32_t i = 1; i <= count; i++) lua_pushvalue(L, i);
-    lua_pushlstring(L, message.base, message.count);
   }
 }
 
-// The body of every handler's thread: it pushes what can raise, which Swift must not, inside the thread's own protection.
+// The body of every other thread of ours: it pushes what can raise, which Swift must not, inside the thread's own protection.
 static int start_body(lua_State *L) {
   const mp_start *start = lua_touserdata(L, 1);
-  int32_t fixed = start->next == NULL ? start->count : start->count - 1;
   lua_settop(L, 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, start->function);
-  for (int32_t i = 0; i < fixed; i++) mp_push(L, &start->arguments[i]);
-  if (start->next != NULL) return start_repeatedly(L, start);
+  for (int32_t i = 0; i < start->count; i++) mp_push(L, &start->arguments[i]);
   lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, start_done);
   return lua_gettop(L);
 }
@@ -76,6 +78,7 @@ static int32_t run(mp_state *state, lua_State *thread, int arguments) {
   int results = 0;
   lua_State *outer = mp_enter(state, thread);
   int status = lua_resume(thread, state->main, arguments, &results);
+  state->handled = NULL;
   if (status > LUA_YIELD) {
     size_t count = 0;
     state->guard.has_reason = mp_run_reason(state, status, &count) != NULL;
@@ -92,6 +95,12 @@ int32_t mp_thread_start(mp_state *state, lua_State *thread, mp_start *start) {
   return run(state, thread, 1);
 }
 
+int32_t mp_thread_start_messages(mp_state *state, lua_State *thread, const mp_messages *messages) {
+  lua_pushcfunction(thread, messages_body);
+  lua_pushlightuserdata(thread, (void *)messages);
+  return run(state, thread, 1);
+}
+
 int32_t mp_thread_resume(mp_state *state, lua_State *thread) {
   // Only the mark goes: below it lies what the waiting C function needs.
   if (mp_thread_waits(thread)) lua_pop(thread, 1);
@@ -102,7 +111,9 @@ bool mp_thread_returned_false(lua_State *thread) {
   return lua_gettop(thread) > 0 && lua_isboolean(thread, 1) && !lua_toboolean(thread, 1);
 }
 
-void mp_thread_clear(lua_State *thread) { lua_settop(thread, 0); }
+void mp_thread_clear(lua_State *thread) {
+  if (lua_gettop(thread) > 0) lua_settop(thread, 0);
+}
 
 typedef struct description {
   lua_State *thread;

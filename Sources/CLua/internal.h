@@ -3,6 +3,8 @@
 #ifndef MOONPORT_BRIDGE_INTERNAL_H
 #define MOONPORT_BRIDGE_INTERNAL_H
 
+#include <string.h>
+
 #include <lua5.4/lauxlib.h>
 #include <lua5.4/lua.h>
 #include <lua5.4/lualib.h>
@@ -49,6 +51,13 @@ RAISES void mp_unpack_list(lua_State *L, const char *base, size_t count);
 RAISES int64_t mp_check_connection(lua_State *L, int index);
 // Its id, or 0 when the value is no connection object. Never raises.
 int64_t mp_test_connection(lua_State *L, int index);
+
+// The object that scripts see as `conn`.
+typedef struct mp_connection {
+  const void *mark;  // tells our userdata from any other by reading two words
+  int64_t id;
+} mp_connection;
+
 // The address behind the shared dictionary at `index`, or an argument error.
 RAISES void *mp_check_dictionary(lua_State *L, int index);
 // Pushes a new object for the shared dictionary of an MP_DICTIONARY.
@@ -122,6 +131,28 @@ void mp_heap_prepare(void);
 // Gives back to the system what was freed: all of it, where the calling thread had it.
 void mp_heap_give_back(void);
 
+// MARK: Outboxes
+
+// Puts a message into the outbox; false where there is none open, or no room.
+static inline bool mp_outbox_put(mp_outbox *outbox, const char *base, size_t count, bool frames) {
+  size_t suffix = frames ? outbox->suffix_count : 0;
+  if (outbox->next == NULL || count + suffix > (size_t)(outbox->end - outbox->next)) return false;
+  memcpy(outbox->next, base, count);
+  outbox->next += count;
+  for (size_t i = 0; i < suffix; i++) *outbox->next++ = outbox->suffix[i];
+  outbox->messages++;
+  return true;
+}
+
+// Tells Swift what was put into the outbox, if it is open.
+static inline void mp_outbox_close(mp_state *state) {
+  mp_outbox *outbox = &state->outbox;
+  if (outbox->next == NULL) return;
+  size_t count = (size_t)(outbox->next - outbox->begin);
+  outbox->next = NULL;
+  outbox->closed(state->context, count, outbox->messages);
+}
+
 // Says that `L` runs from now on: a new run, or part of the one that goes on. Returns what `mp_leave` needs.
 static inline lua_State *mp_enter(mp_state *state, lua_State *L) {
   lua_State *outer = state->running;
@@ -138,6 +169,7 @@ static inline lua_State *mp_enter(mp_state *state, lua_State *L) {
 
 // Says that what `mp_enter` began is over, and so the run unless it was part of another.
 static inline void mp_leave(mp_state *state, lua_State *outer) {
+  mp_outbox_close(state);
   __atomic_store_n(&state->running, outer, __ATOMIC_RELAXED);
   if (outer == NULL) {
     __atomic_store_n(&state->guard.run, state->guard.run + 1, __ATOMIC_RELAXED);

@@ -4,7 +4,7 @@
 /// How a byte stream is cut into messages. Trivial: copying it copies a few words and counts no reference.
 ///
 /// Settings that come from a script go through `validated()`; the decoders rely on it.
-package enum Codec: Equatable, Sendable {
+public enum Codec: Equatable, Sendable {
   /// What one read delivered is one message.
   case raw
   /// Bytes up to LF; one CR before it is dropped too.
@@ -19,15 +19,15 @@ package enum Codec: Equatable, Sendable {
   case netstring(maxLength: Int)
 
   /// `max_length` of lines and delimited text where the script gives none.
-  package static let lineMaxLengthDefault = 65_536
+  public static let lineMaxLengthDefault = 65_536
   /// `max_length` of counted frames where the script gives none.
-  package static let frameMaxLengthDefault = 1_048_576
+  public static let frameMaxLengthDefault = 1_048_576
   /// The lengths a script may set. 2 GiB - 1 is more than any one message should occupy, and small enough that sums of
   /// several lengths cannot overflow an Int and that an InboundBuffer can count in 32 bits.
-  package static let maxLengthAllowed = 1...0x7fff_ffff
+  public static let maxLengthAllowed = 1...0x7fff_ffff
 
   /// The most bytes of one message: of its payload, for the length codec of the whole frame. `Int.max` for raw.
-  package var maxLength: Int {
+  public var maxLength: Int {
     switch self {
     case .raw: Int.max
     case .line(let maxLength): maxLength
@@ -40,7 +40,7 @@ package enum Codec: Equatable, Sendable {
 
   /// The most bytes that can remain unconsumed after `.incomplete`: `maxLength` and what of the framing may have come.
   /// A caller never holds more than this and one read before the decoder says `.failed`.
-  package var unconsumedMax: Int {
+  public var unconsumedMax: Int {
     // Keeps the sums in range even for a limit that was never validated.
     let limit = min(maxLength, Self.maxLengthAllowed.upperBound)
     switch self {
@@ -53,7 +53,7 @@ package enum Codec: Equatable, Sendable {
   }
 
   /// The codec's `type` as scripts write it.
-  package var name: String {
+  public var name: String {
     switch self {
     case .raw: "raw"
     case .line: "line"
@@ -65,7 +65,7 @@ package enum Codec: Equatable, Sendable {
   }
 
   /// The codec itself when its lengths are in `maxLengthAllowed`; otherwise an error that names the option.
-  package func validated() throws(CodecSettingError) -> Codec {
+  public func validated() throws(CodecSettingError) -> Codec {
     switch self {
     case .raw, .lengthField:
       // A LengthField exists only with settings that were checked.

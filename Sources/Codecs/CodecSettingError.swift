@@ -2,23 +2,23 @@
 // what a peer sends: that is a FrameError.
 
 /// A setting that a codec cannot work with.
-package struct CodecSettingError: Error, Equatable, Sendable, CustomStringConvertible {
+public struct CodecSettingError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The codec's `type` as scripts write it, such as `"length"`.
-  package let codec: String
+  public let codec: String
   /// The option as scripts write it, such as `"max_length"`.
-  package let option: String
+  public let option: String
   /// What is allowed, and what was given instead.
-  package let problem: String
+  public let problem: String
 
   /// The error for one option of one codec.
-  package init(codec: String, option: String, problem: String) {
+  public init(codec: String, option: String, problem: String) {
     self.codec = codec
     self.option = option
     self.problem = problem
   }
 
   /// One sentence: the codec, the option, what is allowed and what was given.
-  package var description: String { "codec \"\(codec)\": \(option) \(problem)" }
+  public var description: String { "codec \"\(codec)\": \(option) \(problem)" }
 
   /// The error for an integer option outside `allowed`; `why` may add where a bound comes from.
   static func outside(

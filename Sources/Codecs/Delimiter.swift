@@ -1,14 +1,14 @@
 // The bytes that end a message of the delimiter codec. It must never know how they are searched for.
 
 /// A delimiter of 1 to 16 bytes, stored inline.
-package struct Delimiter: Equatable, Sendable {
+public struct Delimiter: Equatable, Sendable {
   /// How many bytes a delimiter may have; the upper bound is the contract's.
-  package static let countAllowed = 1...16
+  public static let countAllowed = 1...16
 
   let bytes: InlineBytes
 
   /// A delimiter of these bytes, or the error that tells a script how many bytes are allowed.
-  package init(validating source: some Collection<UInt8>) throws(CodecSettingError) {
+  public init(validating source: some Collection<UInt8>) throws(CodecSettingError) {
     let given = source.count
     guard Self.countAllowed.contains(given) else {
       let allowed = "must have \(Self.countAllowed.lowerBound) to \(Self.countAllowed.upperBound) bytes"
@@ -22,17 +22,17 @@ package struct Delimiter: Equatable, Sendable {
   }
 
   /// A delimiter of these bytes; nil unless there are 1 to 16 of them.
-  package init?(_ source: some Collection<UInt8>) {
+  public init?(_ source: some Collection<UInt8>) {
     guard let delimiter = try? Delimiter(validating: source) else { return nil }
     self = delimiter
   }
 
   /// How many bytes it has, 1 to 16.
-  package var count: Int { bytes.count }
+  public var count: Int { bytes.count }
 
   /// Lends the bytes for the duration of `body`.
   @inline(__always)
-  package func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+  public func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
     unsafe bytes.withUnsafeBytes(body)
   }
 }

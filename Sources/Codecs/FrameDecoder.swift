@@ -2,7 +2,7 @@
 // file. It must never own, copy or move the bytes.
 
 /// What came of one attempt to cut a message off.
-package enum FrameStep: Equatable, Sendable {
+public enum FrameStep: Equatable, Sendable {
   /// A message: its payload lies at `payload`, and the first `consumed` bytes are done with. `payload` lies within
   /// them, and `consumed` is never 0.
   case message(payload: Range<Int>, consumed: Int)
@@ -13,19 +13,19 @@ package enum FrameStep: Equatable, Sendable {
 }
 
 /// What is known of the message now being collected. Trivial, one per connection.
-package struct FrameDecoder: Sendable {
+public struct FrameDecoder: Sendable {
   /// Bytes at the front of the current message that need no second look; 0 between messages.
   private var scanned = 0
 
   /// Between two messages.
-  package init() {}
+  public init() {}
 
   /// Cuts the next message off `bytes`, which starts at the first byte not yet consumed and holds everything that
   /// arrived since.
   ///
   /// After `.incomplete` the caller keeps the bytes and calls again with the same bytes and more behind them, wherever
   /// they lie by then; what was scanned is remembered, so a message that arrives in n pieces is scanned once.
-  package mutating func next(_ codec: Codec, in bytes: UnsafeRawBufferPointer) -> FrameStep {
+  public mutating func next(_ codec: Codec, in bytes: UnsafeRawBufferPointer) -> FrameStep {
     precondition(scanned <= bytes.count, "bytes were taken away without reset()")
     switch codec {
     case .raw:
@@ -44,7 +44,7 @@ package struct FrameDecoder: Sendable {
   }
 
   /// Forgets what was scanned: the codec changed, or bytes were taken by other means.
-  package mutating func reset() {
+  public mutating func reset() {
     scanned = 0
   }
 }

@@ -2,21 +2,22 @@
 // FramingError.
 
 /// The end of a stream's decoding: no later bytes can mend it, and the connection is to be closed.
-package enum FrameError: Error, Equatable, Sendable, CustomStringConvertible {
+public enum FrameError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The message now arriving has, or announces, more than `limit` bytes.
   case tooLong(limit: Int)
   /// The bytes cannot be a message.
   case malformed(reason: StaticString)
 
   /// One sentence for a log. It holds nothing that the peer sent.
-  package var description: String {
+  public var description: String {
     switch self {
     case .tooLong(let limit): "the message is longer than max_length, \(limit) bytes"
     case .malformed(let reason): "the bytes are no message: \(reason)"
     }
   }
 
-  package static func == (left: FrameError, right: FrameError) -> Bool {
+  /// Whether both are the same error.
+  public static func == (left: FrameError, right: FrameError) -> Bool {
     switch (left, right) {
     case (.tooLong(let leftLimit), .tooLong(let rightLimit)): leftLimit == rightLimit
     case (.malformed(let leftReason), .malformed(let rightReason)):

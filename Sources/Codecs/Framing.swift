@@ -1,45 +1,45 @@
 // What is put around a payload when it is sent. It must never own or queue the payload.
 
 /// The bytes before and after one payload. Trivial and inline.
-package struct Framing: Equatable, Sendable {
+public struct Framing: Equatable, Sendable {
   var prefix = InlineBytes()
   var suffix = InlineBytes()
 
   /// How many bytes go before the payload, 0 to `InlineBytes.capacity`.
-  package var prefixCount: Int { prefix.count }
+  public var prefixCount: Int { prefix.count }
   /// How many bytes go after the payload, 0 to `InlineBytes.capacity`.
-  package var suffixCount: Int { suffix.count }
+  public var suffixCount: Int { suffix.count }
   /// How many bytes are sent besides the payload.
-  package var overhead: Int { prefix.count + suffix.count }
+  public var overhead: Int { prefix.count + suffix.count }
 
   /// Lends the bytes that go before the payload.
   @inline(__always)
-  package func withPrefix<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+  public func withPrefix<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
     unsafe prefix.withUnsafeBytes(body)
   }
 
   /// Lends the bytes that go after the payload.
   @inline(__always)
-  package func withSuffix<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+  public func withSuffix<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
     unsafe suffix.withUnsafeBytes(body)
   }
 
   /// Writes the prefix to `destination`, which has room for `prefixCount` bytes, and returns that count.
   @discardableResult
-  package func copyPrefix(to destination: UnsafeMutableRawPointer) -> Int {
+  public func copyPrefix(to destination: UnsafeMutableRawPointer) -> Int {
     unsafe prefix.copy(to: destination)
   }
 
   /// Writes the suffix to `destination`, which has room for `suffixCount` bytes, and returns that count.
   @discardableResult
-  package func copySuffix(to destination: UnsafeMutableRawPointer) -> Int {
+  public func copySuffix(to destination: UnsafeMutableRawPointer) -> Int {
     unsafe suffix.copy(to: destination)
   }
 
   /// Writes prefix, payload and suffix to `destination`, which has room for `overhead + payload.count` bytes, and
   /// returns that count. `payload` must be as long as the framing was made for.
   @discardableResult
-  package func copyFrame(of payload: UnsafeRawBufferPointer, to destination: UnsafeMutableRawPointer) -> Int {
+  public func copyFrame(of payload: UnsafeRawBufferPointer, to destination: UnsafeMutableRawPointer) -> Int {
     var end = unsafe copyPrefix(to: destination)
     if let base = payload.baseAddress, payload.count > 0 {
       unsafe (destination + end).copyMemory(from: base, byteCount: payload.count)
@@ -51,7 +51,7 @@ package struct Framing: Equatable, Sendable {
 }
 
 /// Why a codec cannot frame a payload. Its description is meant for the script's author.
-package enum FramingError: Error, Equatable, Sendable, CustomStringConvertible {
+public enum FramingError: Error, Equatable, Sendable, CustomStringConvertible {
   /// A fixed codec's message has exactly `expected` bytes.
   case wrongLength(expected: Int, given: Int)
   /// The length field does not come first, so the bytes before it are the script's to write.
@@ -59,7 +59,8 @@ package enum FramingError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The length field would have to hold `value`, which is negative or too great for `size` bytes.
   case lengthDoesNotFit(value: Int, size: Int)
 
-  package var description: String {
+  /// For the log and for scripts.
+  public var description: String {
     switch self {
     case .wrongLength(let expected, let given):
       "a message of this fixed codec has \(expected) bytes, not \(given)"
@@ -73,7 +74,7 @@ package enum FramingError: Error, Equatable, Sendable, CustomStringConvertible {
 
 extension Codec {
   /// What goes around a payload of `payloadCount` bytes so that the same codec would cut it off again.
-  package func framing(payloadCount: Int) throws(FramingError) -> Framing {
+  public func framing(payloadCount: Int) throws(FramingError) -> Framing {
     var framing = Framing()
     switch self {
     case .raw:
@@ -94,9 +95,17 @@ extension Codec {
     return framing
   }
 
+  /// Whether a message of any length gets the same suffix and nothing in front of it.
+  public var hasConstantSuffix: Bool {
+    switch self {
+    case .raw, .line, .delimiter: true
+    case .fixed, .lengthField, .netstring: false
+    }
+  }
+
   /// How many bytes a payload of `payloadCount` bytes is sent as. Throws what `framing` throws.
   @inlinable @inline(__always)
-  package func framedCount(_ payloadCount: Int) throws(FramingError) -> Int {
+  public func framedCount(_ payloadCount: Int) throws(FramingError) -> Int {
     switch self {
     case .raw: payloadCount
     case .line: payloadCount + 1
@@ -108,7 +117,7 @@ extension Codec {
   /// Writes `payload` as it is sent to `destination`, which has room for `framedCount` bytes. The codec must have agreed to a
   /// payload of that length.
   @inlinable @inline(__always)
-  package func writeFrame(of payload: UnsafeRawBufferPointer, to destination: UnsafeMutableRawPointer) {
+  public func writeFrame(of payload: UnsafeRawBufferPointer, to destination: UnsafeMutableRawPointer) {
     switch self {
     case .raw, .line:
       if let base = payload.baseAddress { unsafe destination.copyMemory(from: base, byteCount: payload.count) }

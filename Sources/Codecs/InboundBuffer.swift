@@ -11,7 +11,7 @@ import func Glibc.memmove
 /// Appending and consuming cost amortised constant time per byte: live bytes move only when the memory doubles, or when
 /// at least as many were consumed since they last moved; at `limit` alone they may have to move sooner.
 @safe
-package struct InboundBuffer: ~Copyable {
+public struct InboundBuffer: ~Copyable {
   /// The first allocation: most partial messages are short, and a smaller block would save nothing in malloc.
   private static let capacityMin = 64
   /// Positions are kept in 32 bits so that the buffer is three words.
@@ -23,21 +23,21 @@ package struct InboundBuffer: ~Copyable {
   private var allocated: UInt32 = 0
 
   /// An empty buffer, without memory.
-  package init() {}
+  public init() {}
 
   deinit {
     unsafe free(memory)
   }
 
   /// How many bytes are held.
-  package var count: Int { Int(endIndex - startIndex) }
+  public var count: Int { Int(endIndex - startIndex) }
   /// Whether no bytes are held, and then no memory either.
-  package var isEmpty: Bool { startIndex == endIndex }
+  public var isEmpty: Bool { startIndex == endIndex }
   /// How many bytes of memory are held.
-  package var capacity: Int { Int(allocated) }
+  public var capacity: Int { Int(allocated) }
 
   /// The bytes held, valid until the buffer is next changed.
-  package var bytes: UnsafeRawBufferPointer {
+  public var bytes: UnsafeRawBufferPointer {
     guard let memory = unsafe memory else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
     return unsafe UnsafeRawBufferPointer(start: memory + Int(startIndex), count: count)
   }
@@ -49,7 +49,7 @@ package struct InboundBuffer: ~Copyable {
   ///   - limit: what the caller may come to hold at most, in bytes (`Codec.unconsumedMax` and one read). Memory grows by
   ///     doubling but never beyond it, unless the bytes themselves exceed it.
   /// - Returns: false, with nothing added, when the memory cannot be had.
-  package mutating func append(_ source: UnsafeRawBufferPointer, limit: Int) -> Bool {
+  public mutating func append(_ source: UnsafeRawBufferPointer, limit: Int) -> Bool {
     guard let base = source.baseAddress, source.count > 0 else { return true }
     guard source.count <= Self.countMax - count else { return false }
     guard makeRoom(for: source.count, limit: limit), let memory = unsafe memory else { return false }
@@ -59,14 +59,14 @@ package struct InboundBuffer: ~Copyable {
   }
 
   /// Drops the first `consumed` bytes, at most `count`. The last byte gives the memory back.
-  package mutating func consume(_ consumed: Int) {
+  public mutating func consume(_ consumed: Int) {
     precondition(consumed >= 0 && consumed <= count, "more consumed than held")
     startIndex += UInt32(consumed)
     if isEmpty { release() }
   }
 
   /// Drops all bytes and gives the memory back.
-  package mutating func release() {
+  public mutating func release() {
     unsafe free(memory)
     unsafe memory = nil
     startIndex = 0

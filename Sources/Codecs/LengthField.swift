@@ -3,29 +3,29 @@
 
 /// Where a frame's length field lies and what it counts: a frame has `offset + size + value + adjustment` bytes, of
 /// which the first `strip` are dropped. The settings of Netty's LengthFieldBasedFrameDecoder.
-package struct LengthField: Equatable, Sendable {
+public struct LengthField: Equatable, Sendable {
   /// Which byte of the field comes first; the raw value is the script's word for it.
-  package enum Endian: String, Sendable {
+  public enum Endian: String, Sendable {
     case big, little
   }
 
   /// Bytes of the field: 1, 2, 3, 4 or 8.
-  package let size: Int
+  public let size: Int
   /// Bytes of the frame before the field.
-  package let offset: Int
+  public let offset: Int
   /// What is added to the field's value to get the number of bytes that follow the field; may be negative.
-  package let adjustment: Int
+  public let adjustment: Int
   /// Bytes dropped from the front of each frame.
-  package let strip: Int
+  public let strip: Int
   /// The longest frame in bytes, everything counted.
-  package let maxLength: Int
+  public let maxLength: Int
   /// The order of the field's bytes.
-  package let endian: Endian
+  public let endian: Endian
 
   /// Settings that can produce at least one frame; otherwise an error that names the option and what is allowed.
   ///
   /// - Parameter strip: nil drops everything up to and with the length field.
-  package init(
+  public init(
     size: Int, endian: Endian = .big, offset: Int = 0, adjustment: Int = 0, strip: Int? = nil,
     maxLength: Int = Codec.frameMaxLengthDefault
   ) throws(CodecSettingError) {
@@ -49,7 +49,7 @@ package struct LengthField: Equatable, Sendable {
   }
 
   /// The bytes of a frame up to and with the length field: what must have come before its length is known.
-  package var headerCount: Int { offset + size }
+  public var headerCount: Int { offset + size }
 
   /// The greatest length that is meaningful in a field of `size` bytes. Netty's field of 8 bytes is signed.
   static func valueMax(size: Int) -> Int {

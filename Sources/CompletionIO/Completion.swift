@@ -24,8 +24,8 @@ public enum Operation {
   case read
   /// Accepting, which goes on by itself until the handle is closed or `cancelRead` ends it.
   case accept
-  /// Connecting an unconnected socket.
-  case connect(SocketAddress)
+  /// Connecting an unconnected socket. The address lies apart, so that the other operations are two words.
+  indirect case connect(SocketAddress)
   /// Moving what a connected socket receives to another one until it ends; see `CompletionPort.submit`.
   case relay(to: HandleKey)
   /// Writing these pieces in order. At most IOV_MAX (1,024) of them are looked at.

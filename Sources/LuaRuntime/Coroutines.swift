@@ -4,13 +4,13 @@
 import CLua
 
 /// A Lua thread (manual section 2.6) anchored in the registry of its state.
-@safe package struct LuaThread {
+@safe public struct LuaThread {
   fileprivate let thread: OpaquePointer
   fileprivate let reference: Int32
 }
 
 /// How a run of a coroutine ended.
-package enum LuaRun {
+public enum LuaRun: Sendable {
   /// The function returned; the thread still holds its results.
   case returned
   /// A function of ours suspended it.
@@ -22,7 +22,7 @@ package enum LuaRun {
 }
 
 /// The threads of one state. Owned by the state's thread.
-@safe package final class CoroutinePool {
+@safe public final class CoroutinePool {
   private let lua: LuaState
   private let state: UnsafeMutablePointer<mp_state>
   private var idle: [LuaThread] = []
@@ -31,14 +31,14 @@ package enum LuaRun {
   private static let idleThreadsMax = 256
 
   /// A pool of threads of `lua`.
-  package init(_ lua: LuaState) {
+  public init(_ lua: LuaState) {
     self.lua = lua
     unsafe state = unsafe lua.state
     idle.reserveCapacity(Self.idleThreadsMax)
   }
 
   /// An idle thread; nil when memory does not suffice.
-  package func take() -> LuaThread? {
+  public func take() -> LuaThread? {
     if let thread = idle.popLast() { return thread }
     var reference: Int32 = 0
     guard let thread = unsafe mp_thread_new(state, &reference) else { return nil }
@@ -46,7 +46,7 @@ package enum LuaRun {
   }
 
   /// Takes back a thread whose function returned.
-  package func give(_ thread: LuaThread) {
+  public func give(_ thread: LuaThread) {
     unsafe mp_thread_clear(thread.thread)
     if idle.count < Self.idleThreadsMax {
       idle.append(thread)
@@ -56,21 +56,26 @@ package enum LuaRun {
   }
 
   /// Ends a thread that failed or waits; its pending to-be-closed variables are closed.
-  package func end(_ thread: LuaThread) { unsafe mp_thread_end(state, thread.thread, thread.reference) }
+  public func end(_ thread: LuaThread) { unsafe mp_thread_end(state, thread.thread, thread.reference) }
 
-  /// Starts `function` on an idle thread. Where `next` is given, it is asked for the arguments of another call each time the
-  /// function has returned without having waited; it says false when there is none.
-  package func start(
-    _ thread: LuaThread, _ function: LuaReference, _ arguments: LuaArguments, next: NextBody? = nil
-  ) -> LuaRun {
+  /// Starts `function` on an idle thread.
+  public func start(_ thread: LuaThread, _ function: LuaReference, _ arguments: LuaArguments) -> LuaRun {
     var start = arguments.start
     start.function = function.index
-    unsafe start.next = unsafe next
     return unsafe classify(mp_thread_start(state, thread.thread, &start), thread)
   }
 
+  /// Starts `function` with a connection's object and its message on an idle thread. Each time the function has returned without
+  /// having waited, `next` is asked for another message.
+  public func startMessages(
+    _ thread: LuaThread, _ function: LuaReference, _ object: LuaReference, _ first: LuaBytes, next: @escaping NextBody
+  ) -> LuaRun {
+    var messages = unsafe mp_messages(function: function.index, object: object.index, first: first, next: next)
+    return unsafe classify(mp_thread_start_messages(state, thread.thread, &messages), thread)
+  }
+
   /// Resumes a waiting thread: the call it waits in returns `results` (at most four).
-  package func resume(
+  public func resume(
     _ thread: LuaThread, returning first: LuaValue, _ second: LuaValue? = nil, _ third: LuaValue? = nil,
     _ fourth: LuaValue? = nil
   ) -> LuaRun {
@@ -89,7 +94,7 @@ package enum LuaRun {
   }
 
   /// Resumes a waiting thread: the call it waits in raises `message`.
-  package func resume(_ thread: LuaThread, raising message: LuaValue) -> LuaRun {
+  public func resume(_ thread: LuaThread, raising message: LuaValue) -> LuaRun {
     unsafe HostCall(wake()).raises(message)
     return unsafe classify(mp_thread_resume(state, thread.thread), thread)
   }
@@ -108,10 +113,10 @@ package enum LuaRun {
   }
 
   /// After `.returned`: whether the first result is `false`.
-  package func returnedFalse(_ thread: LuaThread) -> Bool { unsafe mp_thread_returned_false(thread.thread) }
+  public func returnedFalse(_ thread: LuaThread) -> Bool { unsafe mp_thread_returned_false(thread.thread) }
 
   /// After `.failed`: the error's message with a traceback, valid inside `body`.
-  package func describe<Result>(_ thread: LuaThread, _ body: (LuaValue) -> Result) -> Result {
+  public func describe<Result>(_ thread: LuaThread, _ body: (LuaValue) -> Result) -> Result {
     var outcome = mp_outcome()
     unsafe mp_thread_describe(state, thread.thread, &outcome)
     defer { unsafe mp_discard(state, &outcome) }
@@ -119,7 +124,7 @@ package enum LuaRun {
   }
 
   /// Frees the idle threads.
-  package func drain() {
+  public func drain() {
     for thread in idle { unsafe mp_unreference(state, thread.reference) }
     idle.removeAll()
   }

@@ -4,7 +4,7 @@
 import CLua
 
 /// What the watchdog reports of a run that cannot be ended.
-package enum StuckEvent {
+public enum StuckEvent: Sendable {
   /// It is over its budget, or blocked for seconds, and does not come back to Lua code.
   case stuck
   /// It has ended after all.
@@ -13,7 +13,7 @@ package enum StuckEvent {
   case pastLimit
 
   /// The event that a `StuckReport` was called with.
-  package init(_ event: Int32) {
+  public init(_ event: Int32) {
     switch Int(event) {
     case MP_STUCK: self = .stuck
     case MP_FREED: self = .freed
@@ -24,18 +24,18 @@ package enum StuckEvent {
 
 /// Takes a report: the context, the event (see `StuckEvent`), the script's line as text, and for how long the run goes on, in
 /// nanoseconds. Called on the watchdog's thread; it must not wait.
-package typealias StuckReport =
+public typealias StuckReport =
   @convention(c) (UnsafeMutableRawPointer?, Int32, UnsafePointer<CChar>?, UInt64) -> Void
 
 /// One Lua state, owned by one thread. `close` ends it.
-@safe package final class LuaState {
+@safe public final class LuaState {
   let state: UnsafeMutablePointer<mp_state>
 
   /// Opens a state with the standard libraries and the functions of `library`.
   ///
   /// `context` is handed to every one of those functions; `memoryLimitBytes` is the most the state may allocate, 0 for no
   /// limit. Nil when there is not enough memory.
-  package init?(context: UnsafeMutableRawPointer?, library: HostLibrary, memoryLimitBytes: Int = 0) {
+  public init?(context: UnsafeMutableRawPointer?, library: HostLibrary, memoryLimitBytes: Int = 0) {
     guard let opened = unsafe mp_open(context, memoryLimitBytes) else { return nil }
     unsafe state = unsafe opened
     guard unsafe mp_register(opened, library.functions.baseAddress, Int32(library.functions.count)) else {
@@ -45,53 +45,53 @@ package typealias StuckReport =
   }
 
   /// What the functions offered to scripts get as their context from now on.
-  package func setContext(_ context: UnsafeMutableRawPointer) { unsafe state.pointee.context = unsafe context }
+  public func setContext(_ context: UnsafeMutableRawPointer) { unsafe state.pointee.context = unsafe context }
 
   /// Ends the state: every Lua object is freed, the standard library's finalizers run.
-  package func close() { unsafe mp_close(state) }
+  public func close() { unsafe mp_close(state) }
 
   /// What the state holds, in bytes.
-  package var memoryBytes: Int { unsafe state.pointee.memory.used }
+  public var memoryBytes: Int { unsafe state.pointee.memory.used }
 
   /// Runs that their CPU budget has ended since the state was opened.
-  package var endedRuns: Int { unsafe Int(state.pointee.guard.ended_count) }
+  public var endedRuns: Int { unsafe Int(state.pointee.guard.ended_count) }
 
   /// How often memory ran out since the state was opened: errors of the soft limit, and allocations refused.
-  package var memoryExhaustions: UInt64 { unsafe state.pointee.memory.exhausted &+ state.pointee.memory.refused }
+  public var memoryExhaustions: UInt64 { unsafe state.pointee.memory.exhausted &+ state.pointee.memory.refused }
 
   /// Allocations refused since the state was opened.
-  package var refusedAllocations: UInt64 { unsafe state.pointee.memory.refused }
+  public var refusedAllocations: UInt64 { unsafe state.pointee.memory.refused }
 
   /// The most the state may allocate, in bytes; 0 for no limit.
-  package var memoryLimitBytes: Int {
+  public var memoryLimitBytes: Int {
     get { unsafe state.pointee.memory.limit }
     set { setMemoryLimits(softBytes: softMemoryLimitBytes, hardBytes: newValue) }
   }
 
   /// Above this many bytes a run that takes much gets the error "not enough memory", unless a collection helps; 0 for no limit.
-  package var softMemoryLimitBytes: Int { unsafe state.pointee.memory.soft }
+  public var softMemoryLimitBytes: Int { unsafe state.pointee.memory.soft }
 
   /// Sets both limits, in bytes; 0 for none.
-  package func setMemoryLimits(softBytes: Int, hardBytes: Int) {
+  public func setMemoryLimits(softBytes: Int, hardBytes: Int) {
     unsafe mp_set_memory_limits(state, softBytes, hardBytes)
   }
 
   /// Whether memory has run out since the last `recoverMemory`.
-  package var wantsMemory: Bool { unsafe state.pointee.memory.wants_collection }
+  public var wantsMemory: Bool { unsafe state.pointee.memory.wants_collection }
 
   /// Collects garbage if memory has run out since the last time. Between runs only.
-  package func recoverMemory() { unsafe mp_recover_memory(state) }
+  public func recoverMemory() { unsafe mp_recover_memory(state) }
 
   /// Whether so much memory was held since the last `collectGarbage` that the system should have it back.
-  package var isSwollen: Bool { unsafe state.pointee.memory.is_swollen }
+  public var isSwollen: Bool { unsafe state.pointee.memory.is_swollen }
 
   /// Whether more than half of what the soft limit allows for is in use.
-  package var isFull: Bool { unsafe mp_is_full(state) }
+  public var isFull: Bool { unsafe mp_is_full(state) }
 
   /// Sets the CPU time that one run may take, in nanoseconds (0 = no bound): from where it is started or resumed until it waits,
   /// returns or fails. A run that cannot be ended, in a C function, is reported to `report`, and once more when it has been stuck for
   /// `stuckLimitNanoseconds` (0 = never).
-  package func guardRuns(
+  public func guardRuns(
     budgetNanoseconds: UInt64, stuckLimitNanoseconds: UInt64 = 0, report: StuckReport? = nil,
     context: UnsafeMutableRawPointer? = nil
   ) {
@@ -100,16 +100,16 @@ package typealias StuckReport =
 
   /// Ends the present run, and all later ones until `guardRuns`, as if they were over their budget. For any thread, as long as the
   /// state is open.
-  package func endRuns() { unsafe mp_end_runs(state) }
+  public func endRuns() { unsafe mp_end_runs(state) }
 
   /// For tests: makes the allocation that many requests from now fail, and all behind it; nil ends that.
-  package func failAllocations(after count: Int?) { unsafe state.pointee.memory.fail_after = Int64(count ?? -1) }
+  public func failAllocations(after count: Int?) { unsafe state.pointee.memory.fail_after = Int64(count ?? -1) }
 
   /// Calls the function that `function` refers to on the main thread, where nothing can wait.
   ///
   /// `budgetNanoseconds` of CPU time end it with the error "budget exceeded"; 0 is the budget of all runs. The outcome's values live
   /// until `body` returns.
-  package func call<Result>(
+  public func call<Result>(
     _ function: LuaReference, _ arguments: LuaArguments = LuaArguments(), budgetNanoseconds: UInt64 = 0,
     _ body: (LuaOutcome) -> Result
   ) -> Result {
@@ -123,7 +123,7 @@ package typealias StuckReport =
 
   /// Runs the parts of the prelude in order, each with one table for all, the native table and the methods' table; returns a
   /// reference to the first, into which they put what others need.
-  package func runPrelude(_ parts: [[UInt8]], name: StaticString) throws(LuaFailure) -> LuaReference {
+  public func runPrelude(_ parts: [[UInt8]], name: StaticString) throws(LuaFailure) -> LuaReference {
     var table = LuaReference.none
     for part in parts {
       if let failure = runPart(part, name, &table.index) {
@@ -146,31 +146,31 @@ package typealias StuckReport =
   }
 
   /// A reference to the function in field `name` of a table, or `none`.
-  package func function(_ name: StaticString, of table: LuaReference) -> LuaReference {
+  public func function(_ name: StaticString, of table: LuaReference) -> LuaReference {
     let field = unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
     return unsafe LuaReference(index: mp_field_reference(state, table.index, field))
   }
 
   /// Keeps a result of an outcome, of whatever type; `none` when there is none or memory does not suffice.
-  package func keep(_ outcome: LuaOutcome, _ index: Int) -> LuaReference {
+  public func keep(_ outcome: LuaOutcome, _ index: Int) -> LuaReference {
     var copy = outcome.outcome
     return unsafe LuaReference(index: mp_keep(state, &copy, Int32(index)))
   }
 
   /// A string kept in the state; `none` when memory does not suffice.
-  package func makeString(_ bytes: UnsafeRawBufferPointer) -> LuaReference {
+  public func makeString(_ bytes: UnsafeRawBufferPointer) -> LuaReference {
     let base = unsafe bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
     return unsafe LuaReference(index: mp_string_reference(state, base, bytes.count))
   }
 
   /// Gives a reference back; the collector may then free the value.
-  package func release(_ reference: LuaReference) { unsafe mp_unreference(state, reference.index) }
+  public func release(_ reference: LuaReference) { unsafe mp_unreference(state, reference.index) }
 
   /// Runs a full garbage collection. What a swollen state frees goes back to the system. Between runs only.
-  package func collectGarbage() { unsafe mp_collect(state) }
+  public func collectGarbage() { unsafe mp_collect(state) }
 
   /// Makes the object that scripts see as a connection; `none` when memory does not suffice.
-  package func makeConnection(id: Int64, peer: String, address: String) -> LuaReference {
+  public func makeConnection(id: Int64, peer: String, address: String) -> LuaReference {
     var peer = peer
     var address = address
     let index = peer.withUTF8 { peerBytes in
@@ -185,23 +185,23 @@ package typealias StuckReport =
 }
 
 /// The arguments of a call into Lua: at most six plain values.
-@safe package struct LuaArguments {
+@safe public struct LuaArguments {
   var start = mp_start()
 
   /// No arguments.
-  package init() {}
+  public init() {}
 
   /// Up to six arguments, in order.
-  package init(_ first: LuaValue) { unsafe append(first) }
+  public init(_ first: LuaValue) { unsafe append(first) }
 
   /// Two arguments.
-  package init(_ first: LuaValue, _ second: LuaValue) {
+  public init(_ first: LuaValue, _ second: LuaValue) {
     unsafe append(first)
     unsafe append(second)
   }
 
   /// Adds an argument behind those there are.
-  package mutating func append(_ value: LuaValue) {
+  public mutating func append(_ value: LuaValue) {
     precondition(start.count < 6, "more arguments than mp_start holds")
     let index = Int(start.count)
     unsafe withUnsafeMutableBytes(of: &start.arguments) { raw in
@@ -211,23 +211,23 @@ package typealias StuckReport =
   }
 }
 
-/// Asked, with the state's context, for the last argument of the next call of a running coroutine; `LuaBytes.none` ends the run.
-package typealias NextBody = @convention(c) (UnsafeMutableRawPointer?) -> LuaBytes
+/// Asked, with the state's context, for the next message of a running coroutine; `LuaBytes.none` ends the run.
+public typealias NextBody = @convention(c) (UnsafeMutableRawPointer?) -> LuaBytes
 
 /// What a protected call left behind. Valid inside the closure it was handed to.
-@safe package struct LuaOutcome {
+@safe public struct LuaOutcome {
   fileprivate let outcome: mp_outcome
 
   init(_ outcome: mp_outcome) { self.outcome = outcome }
 
   /// The error, or nil when the call succeeded.
-  package var failure: LuaFailure? { unsafe outcome.status == LUA_OK ? nil : LuaFailure(message: self[0].text) }
+  public var failure: LuaFailure? { unsafe outcome.status == LUA_OK ? nil : LuaFailure(message: self[0].text) }
 
   /// How many results there are; at most four are kept.
-  package var count: Int { Int(outcome.count) }
+  public var count: Int { Int(outcome.count) }
 
   /// The result at `index`, nil beyond the last.
-  package subscript(index: Int) -> LuaValue {
+  public subscript(index: Int) -> LuaValue {
     guard index < count else { return unsafe .nil }
     return unsafe withUnsafeBytes(of: outcome.results) { raw in
       unsafe raw.assumingMemoryBound(to: LuaValue.self)[index]
@@ -236,8 +236,11 @@ package typealias NextBody = @convention(c) (UnsafeMutableRawPointer?) -> LuaByt
 }
 
 /// An error that Lua code raised: the message with position and traceback.
-package struct LuaFailure: Error, CustomStringConvertible, Sendable {
-  package var message: String
-  package init(message: String) { self.message = message }
-  package var description: String { message }
+public struct LuaFailure: Error, CustomStringConvertible, Sendable {
+  /// Lua's message, with a traceback where there was one.
+  public var message: String
+  /// A failure with this message.
+  public init(message: String) { self.message = message }
+  /// The message.
+  public var description: String { message }
 }

@@ -81,6 +81,20 @@ typedef struct mp_call {
   mp_value results[MP_RESULTS_MAX];
 } mp_call;
 
+// The longest suffix of an outbox, in bytes.
+enum { MP_SUFFIX_MAX = 24 };
+
+// Room at the end of a connection's send queue that methods with a direct way fill without asking Swift. Swift opens it for the
+// connection whose messages are handled, and is told what was put into it before it is asked for anything else and when the run ends.
+typedef struct mp_outbox {
+  char *next;  // where the next message goes; NULL while it is closed
+  char *begin, *end;
+  uint32_t messages;              // how many lie between `begin` and `next`
+  uint8_t suffix_count;           // bytes that `suffix` holds
+  char suffix[MP_SUFFIX_MAX];     // what goes behind each message of a method that frames
+  void (*closed)(void *context, size_t count, uint32_t messages);  // tells Swift what was put in, in bytes and messages
+} mp_outbox;
+
 // A function that Swift offers to scripts.
 //
 // `signature` has one letter per argument: c connection, s string (numbers convert), i integer, n number, b boolean, f function
@@ -96,8 +110,10 @@ typedef struct mp_function {
   bool waits;             // may suspend; calling it where a coroutine cannot yield raises before Swift is asked
   void (*body)(void *context, mp_call *call);
   // The way of nearly every call of a method with one string, without reading arguments by signature: true when that is all there
-  // was to do, and the script gets `true`; false has `body` called, which decides everything else. NULL where there is none.
-  bool (*direct)(void *context, int64_t id, const char *base, size_t count);
+  // was to do, and the script gets `true`; false has `body` called, which decides everything else. It may open `outbox` for the
+  // calls that follow, unless that is NULL: the connection is not the one whose messages are handled. NULL where there is none.
+  bool (*direct)(void *context, int64_t id, const char *base, size_t count, mp_outbox *outbox);
+  bool frames;            // what the direct way sends gets the outbox's suffix
 } mp_function;
 
 // The i-th variadic string of a call (0-based), or NULL when it is no string. Never raises: the trampoline has made numbers
@@ -168,6 +184,8 @@ typedef struct mp_state {
   mp_guard guard;
   struct mp_watch *watch;        // what the watchdog knows of it
   lua_State *running;            // the Lua thread that runs at this moment; NULL between runs
+  mp_outbox outbox;
+  const void *handled;           // the connection object whose messages are handled at this moment; NULL at other times
   const char *stack_base;        // where the run's C stack begins
   int32_t unyieldable;           // coroutines that run at this moment and were resumed from where nothing can wait
   mp_plain plain;                // where plain data is packed
@@ -222,15 +240,20 @@ typedef struct mp_outcome {
 } mp_outcome;
 
 // A function by its reference, and the arguments it is started with.
-//
-// A handler that returns without having waited may be called again on the same thread, which saves ending and starting it: where
-// `next` is set, it is asked for the bytes that are the next call's last argument, the others stay; no base ends the run.
 typedef struct mp_start {
   int32_t function;
   int32_t count;
   mp_value arguments[6];
-  mp_bytes (*next)(void *context);
 } mp_start;
+
+// Messages that a handler is called with one after the other on the same thread, which saves ending and starting it: when it has
+// returned without having waited, `next` is asked for another one; no base ends the run.
+typedef struct mp_messages {
+  int32_t function;  // reference of the handler
+  int32_t object;    // reference of the connection object, its first argument
+  mp_bytes first;
+  mp_bytes (*next)(void *context);
+} mp_messages;
 
 // Calls a function under protection, with a traceback on error. `budget_ns` of thread CPU time end it with the error "budget
 // exceeded"; 0 is the state's own budget. Inside a run that goes on, that run's budget holds.
@@ -258,6 +281,8 @@ void mp_collect(mp_state *state);
 lua_State *mp_thread_new(mp_state *state, int32_t *reference);
 // Starts a function on an idle thread. Returns LUA_OK, LUA_YIELD or an error code.
 int32_t mp_thread_start(mp_state *state, lua_State *thread, mp_start *start);
+// Starts a handler of messages on an idle thread. Returns as above.
+int32_t mp_thread_start_messages(mp_state *state, lua_State *thread, const mp_messages *messages);
 // Resumes a thread that waits; `state->wake` says what the waiting call returns or raises.
 int32_t mp_thread_resume(mp_state *state, lua_State *thread);
 // True when the suspended thread waits on a function of ours; false when the script yielded by itself.

@@ -96,6 +96,20 @@ struct SendQueue {
     return unsafe UnsafeMutableRawPointer(chunk).advanced(by: Chunk.headerBytes + end)
   }
 
+  /// The free bytes behind the last message, at most `limit`; nil where there are none. `extend` makes them part of the queue.
+  func spare(limit: Int) -> UnsafeMutableRawBufferPointer? {
+    guard let tail = unsafe tail else { return nil }
+    let count = unsafe min(tail.pointee.capacity - tail.pointee.end, limit)
+    guard count > 0 else { return nil }
+    let start = unsafe UnsafeMutableRawPointer(tail).advanced(by: Chunk.headerBytes + tail.pointee.end)
+    return unsafe UnsafeMutableRawBufferPointer(start: start, count: count)
+  }
+
+  /// Queues the first `bytes` of what `spare` gave, which have been filled since; nothing else was queued or sent meanwhile.
+  mutating func extend(by bytes: Int) {
+    if bytes > 0, let tail = unsafe tail { _ = unsafe place(tail, bytes) }
+  }
+
   /// Queues bytes that stay where they are.
   mutating func append(_ shared: SharedBytes, pool: UnsafeMutablePointer<BufferPool>) {
     let block = unsafe pool.pointee.take(minimumBytes: Chunk.headerBytes)

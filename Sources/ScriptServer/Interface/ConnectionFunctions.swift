@@ -8,16 +8,17 @@ extension Interface {
   static let connectionFunctions: [HostFunction] = unsafe [
     HostFunction(
       "connection:send", "cm*",
-      direct: { context, id, base, count in
+      direct: { context, id, base, count, outbox in
         let bytes = unsafe UnsafeRawBufferPointer(start: base, count: count)
-        return unsafe Worker.lend(context) { unsafe $0.sendDirectly(ConnectionID(rawValue: id), bytes) }
+        return unsafe Worker.lend(context) { unsafe $0.sendDirectly(ConnectionID(rawValue: id), bytes, outbox) }
       },
+      frames: true,
       { context, call in unsafe Worker.lend(context) { unsafe $0.sendFromScript(HostCall(call!)) } }),
     unsafe HostFunction(
       "connection:write", "cs*",
-      direct: { context, id, base, count in
+      direct: { context, id, base, count, outbox in
         let bytes = unsafe UnsafeRawBufferPointer(start: base, count: count)
-        return unsafe Worker.lend(context) { unsafe $0.writeDirectly(ConnectionID(rawValue: id), bytes) }
+        return unsafe Worker.lend(context) { unsafe $0.writeDirectly(ConnectionID(rawValue: id), bytes, outbox) }
       },
       { context, call in unsafe Worker.lend(context) { unsafe $0.writeFromScript(HostCall(call!)) } }),
     unsafe HostFunction("connection:close", "cs?") { context, call in
@@ -100,7 +101,9 @@ extension Worker {
   }
 
   /// `send` of one string with nothing in its way; false leaves the call to `sendFromScript`.
-  fileprivate func sendDirectly(_ id: ConnectionID, _ message: UnsafeRawBufferPointer) -> Bool {
+  fileprivate func sendDirectly(
+    _ id: ConnectionID, _ message: UnsafeRawBufferPointer, _ outbox: HostOutboxPointer?
+  ) -> Bool {
     guard let connection = unsafe table.find(id.key),
       case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
       let count = try? codec.framedCount(message.count), count > 0,
@@ -108,17 +111,22 @@ extension Worker {
     else { return false }
     unsafe codec.writeFrame(of: message, to: connection.pointee.output.reserve(count, pool: pool))
     unsafe queued(connection, count)
+    if let outbox = unsafe outbox { unsafe offer(HostOutbox(outbox), to: connection, codec) }
     return true
   }
 
   /// As `sendDirectly` for `write`.
-  fileprivate func writeDirectly(_ id: ConnectionID, _ bytes: UnsafeRawBufferPointer) -> Bool {
+  fileprivate func writeDirectly(
+    _ id: ConnectionID, _ bytes: UnsafeRawBufferPointer, _ outbox: HostOutboxPointer?
+  ) -> Bool {
     guard let connection = unsafe table.find(id.key), let base = bytes.baseAddress, bytes.count > 0,
+      case .builtin(let codec) = unsafe codecs[connection.pointee.codec],
       unsafe isUnwatched(connection, adding: bytes.count)
     else { return false }
     let room = unsafe connection.pointee.output.reserve(bytes.count, pool: pool)
     unsafe room.copyMemory(from: base, byteCount: bytes.count)
     unsafe queued(connection, bytes.count)
+    if let outbox = unsafe outbox { unsafe offer(HostOutbox(outbox), to: connection, codec) }
     return true
   }
 

@@ -81,39 +81,50 @@ extension Worker {
       key: key, connection: connection, bytes: keepsSome ? connection.pointee.inbound.bytes : arrived, offset: 0,
       isInbound: keepsSome)
     unsafe connection.pointee.flags.insert(.cutting)
-    var left = unsafe messagesLeft(connection, most: Self.messagesPerTurnMax)
-    while unsafe cutNext(connection, key, &left) {}
-    let view = cutting
-    cutting = CuttingView()
-    lua.release(view.text)
+    cutting.left = unsafe messagesLeft(connection, most: Self.messagesPerTurnMax)
+    while unsafe cutNext(connection, key) {}
+    cutting.key = .none
+    unsafe cutting.connection = nil
+    if cutting.text.exists { lua.release(cutting.text) }
     guard let connection = unsafe table.find(key) else { return }
     unsafe connection.pointee.flags.remove(.cutting)
     guard unsafe connection.pointee.phase == .open else {
       unsafe connection.pointee.inbound.release()
       return unsafe resumeReading(connection)
     }
-    guard unsafe keepRest(view, of: connection) else { return }
+    guard unsafe keepRest(of: connection) else { return }
     unsafe afterCutting(connection)
   }
 
   /// One step of the cutting; false when there is nothing more to do now.
-  private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey, _ left: inout Int) -> Bool {
+  private func cutNext(_ connection: UnsafeMutablePointer<Connection>, _ key: HandleKey) -> Bool {
     unsafe spreadBeforeNext(of: connection)
     if !due.isEmpty { settle() }
     guard unsafe connection.pointee.key == key, unsafe connection.pointee.phase == .open else { return false }
     if unsafe connection.pointee.flags.contains(.piped) { return false }
     if unsafe connection.pointee.receiver != .none, unsafe connection.pointee.flags.isDisjoint(with: .starved) {
-      left = unsafe messagesLeft(connection, most: left)
-      if left <= 0 { return unsafe outOfMessages(connection) }
+      cutting.left = unsafe messagesLeft(connection, most: cutting.left)
+      if cutting.left <= 0 { return unsafe outOfMessages(connection) }
       return unsafe feedReceiver(connection)
     }
     if unsafe !connection.pointee.flags.isDisjoint(with: .holdsMessages) { return false }
-    if left <= 0 { return unsafe outOfMessages(connection) }
-    left -= 1
+    if cutting.left <= 0 { return unsafe outOfMessages(connection) }
+    let message = unsafe cutMessage(connection)
+    if unsafe message.isNone { return unsafe takeNext(connection) }
+    unsafe startMessages(connection, message)
+    if !due.isEmpty { settle() }
+    // With nothing left to cut there may still be someone who waits for it, or for the end.
+    return unsafe cutting.offset < cutting.bytes.count || connection.pointee.receiver != .none
+      || connection.pointee.flags.contains(.endOfStream)
+  }
+
+  /// One step of the cutting where no built-in codec has cut a message off: a codec in Lua does, or none is there.
+  private func takeNext(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    cutting.left -= 1
     switch unsafe take(connection, .message) {
-    case .bytes(let bytes): unsafe startMessages(connection, bytes, &left)
+    case .bytes(let bytes): unsafe startMessages(connection, LuaBytes(bytes))
     case .value(let reference):
-      unsafe startMessage(connection, .reference(reference))
+      unsafe startMessage(connection, reference)
       lua.release(reference)
     case .incomplete, .ended: return false
     case .failed(let reason):
@@ -124,46 +135,56 @@ extension Worker {
     return true
   }
 
-  private func startMessage(
-    _ connection: UnsafeMutablePointer<Connection>, _ message: LuaValue, next: NextBody? = nil
-  ) {
+  /// Hands over a message that a codec in Lua made.
+  private func startMessage(_ connection: UnsafeMutablePointer<Connection>, _ message: LuaReference) {
     let handler = unsafe handlers(of: connection).message
     guard handler.exists else { return }
     unsafe connection.pointee.flags.insert(.busy)
-    let owner = unsafe TaskOwner(
-      kind: .message, connection: connection.pointee.key, codeGeneration: codeGeneration(of: connection))
-    unsafe start(handler, LuaArguments(.reference(connection.pointee.object), message), owner, next: next)
+    unsafe start(
+      handler, LuaArguments(.reference(connection.pointee.object), .reference(message)), messageOwner(connection))
   }
 
   /// Hands a message over, and those behind it on the same coroutine as long as its handler returns without waiting.
-  private func startMessages(
-    _ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer, _ left: inout Int
-  ) {
-    cutting.left = left
-    unsafe startMessage(connection, .bytes(bytes)) { context in unsafe Worker.lend(context) { unsafe $0.nextMessage() }
+  private func startMessages(_ connection: UnsafeMutablePointer<Connection>, _ first: LuaBytes) {
+    let handler = unsafe handlers(of: connection).message
+    guard handler.exists else { return }
+    unsafe connection.pointee.flags.insert(.busy)
+    unsafe startMessages(handler, connection.pointee.object, first, messageOwner(connection)) { context in
+      unsafe Worker.lend(context) { unsafe $0.nextMessage() }
     }
-    left = cutting.left
+  }
+
+  private func messageOwner(_ connection: UnsafeMutablePointer<Connection>) -> TaskOwner {
+    unsafe TaskOwner(
+      kind: .message, connection: connection.pointee.key, codeGeneration: codeGeneration(of: connection))
   }
 
   /// The next message of the connection whose handler has just returned, if it may be handed over at once: nothing else that
   /// the handler decided comes first.
   private func nextMessage() -> LuaBytes {
-    if let connection = unsafe cutting.connection { unsafe spreadBeforeNext(of: connection) }
-    let rest = unsafe cutting.bytes.count - cutting.offset
-    guard rest > 0, cutting.left > 0, due.isEmpty, running?.token == TaskToken.none,
-      let connection = unsafe cutting.connection, unsafe connection.pointee.key == cutting.key,
-      unsafe connection.pointee.phase == .open, unsafe connection.pointee.flags.isDisjoint(with: .paused),
-      unsafe connection.pointee.receiver == .none, let start = unsafe cutting.bytes.baseAddress,
-      case .builtin(let codec) = unsafe codecs[connection.pointee.codec]
+    guard let connection = unsafe cutting.connection else { return unsafe .none }
+    unsafe spreadBeforeNext(of: connection)
+    guard cutting.left > 0, due.isEmpty, running?.token == TaskToken.none, unsafe connection.pointee.key == cutting.key,
+      unsafe connection.pointee.phase == .open,
+      unsafe connection.pointee.flags.isDisjoint(with: .paused), unsafe connection.pointee.receiver == .none
     else { return unsafe .none }
-    let bytes = unsafe UnsafeRawBufferPointer(start: start + cutting.offset, count: rest)
+    return unsafe cutMessage(connection)
+  }
+
+  /// Cuts the next message off the bytes of the connection that is being cut, by its built-in codec; none where they hold none.
+  @inline(__always)
+  private func cutMessage(_ connection: UnsafeMutablePointer<Connection>) -> LuaBytes {
+    let rest = unsafe cutting.bytes.count - cutting.offset
+    guard rest > 0, case .builtin(let codec) = unsafe codecs[connection.pointee.codec] else { return unsafe .none }
+    let start = unsafe cutting.bytes.baseAddress! + cutting.offset
+    let bytes = unsafe UnsafeRawBufferPointer(start: start, count: rest)
     guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
       return unsafe .none
     }
     cutting.left -= 1
     cutting.offset += consumed
     unsafe countMessage(connection)
-    return unsafe LuaBytes(start + (cutting.offset - consumed + payload.lowerBound), count: payload.count)
+    return unsafe LuaBytes(start + payload.lowerBound, count: payload.count)
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.
@@ -183,121 +204,6 @@ extension Worker {
     }
     if !due.isEmpty { settle() }
     return true
-  }
-
-  // MARK: Taking
-
-  /// What came of taking a message or bytes off a connection.
-  @safe
-  enum Taken {
-    case bytes(UnsafeRawBufferPointer)
-    /// A message that a codec in Lua made; the receiver owns the reference.
-    case value(LuaReference)
-    case incomplete
-    /// The client has ended and these bytes are all that is left.
-    case ended(UnsafeRawBufferPointer)
-    case failed(CloseReason)
-  }
-
-  /// Takes what `request` asks for off the connection's bytes.
-  func take(_ connection: UnsafeMutablePointer<Connection>, _ request: ReceiveRequest) -> Taken {
-    let bytes = unsafe unconsumed(connection)
-    let taken: Taken
-    switch request {
-    case .message: taken = unsafe takeMessage(connection, bytes)
-    case .exactly(let count):
-      if bytes.count < count { taken = .incomplete } else { return unsafe takeBytes(connection, 0..<count, count) }
-    case .line: taken = unsafe takeLine(connection, bytes)
-    case .all: taken = unsafe takeAll(connection, bytes)
-    }
-    // A codec in Lua may have closed the connection, or taken bytes of it, while it was asked for a message.
-    guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream),
-      unsafe connection.pointee.phase == .open
-    else { return taken }
-    return unsafe .ended(takeRest(connection))
-  }
-
-  private func takeMessage(_ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer) -> Taken {
-    switch unsafe codecs[connection.pointee.codec] {
-    case .builtin(let codec):
-      switch unsafe connection.pointee.decoder.next(codec, in: bytes) {
-      case .message(let payload, let consumed):
-        unsafe countMessage(connection)
-        return unsafe .bytes(consume(connection, payload, consumed))
-      case .incomplete: return .incomplete
-      case .failed(let error): return unsafe .failed(frameFailed(connection, error))
-      }
-    case .scripted(let decode, _, let maxLength):
-      return unsafe takeScripted(connection, bytes, decode: decode, maxLength: maxLength)
-    case .unused: preconditionFailure("a connection uses a codec that was freed")
-    }
-  }
-
-  private func frameFailed(_ connection: UnsafeMutablePointer<Connection>, _ error: FrameError) -> CloseReason {
-    log.info(
-      "closing a connection",
-      metadata: [
-        "id": unsafe "\(id(of: connection).rawValue)", "peer": unsafe "\(peerName(connection))", "why": "\(error)",
-      ])
-    if case .tooLong = error { return .tooLong }
-    return .error
-  }
-
-  private func takeLine(_ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer) -> Taken {
-    var decoder = FrameDecoder()
-    switch unsafe decoder.next(.line(maxLength: Codec.lineMaxLengthDefault), in: bytes) {
-    case .message(let payload, let consumed): return unsafe takeBytes(connection, payload, consumed)
-    case .incomplete: return .incomplete
-    case .failed(let error): return unsafe .failed(frameFailed(connection, error))
-    }
-  }
-
-  private func takeAll(_ connection: UnsafeMutablePointer<Connection>, _ bytes: UnsafeRawBufferPointer) -> Taken {
-    if unsafe connection.pointee.flags.contains(.endOfStream) {
-      return unsafe bytes.isEmpty ? .incomplete : takeBytes(connection, 0..<bytes.count, bytes.count)
-    }
-    return bytes.count > Self.receiveAllBytesMax ? .failed(.tooLong) : .incomplete
-  }
-
-  private func takeBytes(
-    _ connection: UnsafeMutablePointer<Connection>, _ payload: Range<Int>, _ consumed: Int
-  ) -> Taken {
-    unsafe connection.pointee.decoder.reset()
-    unsafe countMessage(connection)
-    return unsafe .bytes(consume(connection, payload, consumed))
-  }
-
-  private func takeRest(_ connection: UnsafeMutablePointer<Connection>) -> UnsafeRawBufferPointer {
-    unsafe connection.pointee.decoder.reset()
-    let count = unsafe unconsumed(connection).count
-    return unsafe consume(connection, 0..<count, count)
-  }
-
-  func countMessage(_ connection: UnsafeMutablePointer<Connection>) {
-    unsafe connection.pointee.messagesIn &+= 1
-    unsafe connection.pointee.lastMessageAt = now
-    unsafe connection.pointee.messageBegunAt = 0
-    counters.messagesIn.add(1)
-  }
-
-  /// The bytes that no message was made of yet.
-  func unconsumed(_ connection: UnsafeMutablePointer<Connection>) -> UnsafeRawBufferPointer {
-    guard unsafe cutting.key == connection.pointee.key else { return unsafe connection.pointee.inbound.bytes }
-    return unsafe UnsafeRawBufferPointer(rebasing: cutting.bytes[cutting.offset...])
-  }
-
-  /// Moves on by `consumed` bytes and returns the payload within them, valid while the handler is being started.
-  func consume(
-    _ connection: UnsafeMutablePointer<Connection>, _ payload: Range<Int>, _ consumed: Int
-  ) -> UnsafeRawBufferPointer {
-    let bytes = unsafe UnsafeRawBufferPointer(rebasing: unconsumed(connection)[payload])
-    if unsafe cutting.key == connection.pointee.key {
-      cutting.offset += consumed
-      return unsafe bytes
-    }
-    let copy = unsafe scratch.copy(bytes)
-    unsafe connection.pointee.inbound.consume(consumed)
-    return unsafe copy
   }
 
   // MARK: Keeping
@@ -337,13 +243,14 @@ extension Worker {
     return false
   }
 
-  private func keepRest(_ view: CuttingView, of connection: UnsafeMutablePointer<Connection>) -> Bool {
-    if view.isInbound {
-      unsafe connection.pointee.inbound.consume(view.offset)
+  /// Keeps what is left of the bytes that were cut.
+  private func keepRest(of connection: UnsafeMutablePointer<Connection>) -> Bool {
+    if cutting.isInbound {
+      unsafe connection.pointee.inbound.consume(cutting.offset)
       return true
     }
-    return unsafe view.offset == view.bytes.count
-      || keep(UnsafeRawBufferPointer(rebasing: view.bytes[view.offset...]), of: connection)
+    return unsafe cutting.offset == cutting.bytes.count
+      || keep(UnsafeRawBufferPointer(rebasing: cutting.bytes[cutting.offset...]), of: connection)
   }
 
   /// What follows once no more messages can be handed over: deadlines, the stream's end, and the next read.

@@ -20,17 +20,30 @@ extension Worker {
   // MARK: Starting and resuming
 
   /// Starts a function of a script as a coroutine.
-  func start(
-    _ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner, next: NextBody? = nil
+  func start(_ function: LuaReference, _ arguments: LuaArguments, _ owner: TaskOwner) {
+    guard let thread = begin(owner) else { return }
+    after(coroutines.start(thread, function, arguments), thread)
+  }
+
+  /// Starts the on_message of a connection, and has it called again with what `next` gives as long as it returns without waiting.
+  func startMessages(
+    _ handler: LuaReference, _ object: LuaReference, _ first: LuaBytes, _ owner: TaskOwner, next: @escaping NextBody
   ) {
+    guard let thread = begin(owner) else { return }
+    unsafe after(coroutines.startMessages(thread, handler, object, first, next: next), thread)
+  }
+
+  /// A thread for a task that is the running one from now on; nil where memory does not suffice, which fails the task.
+  @inline(__always)
+  private func begin(_ owner: TaskOwner) -> LuaThread? {
     precondition(running == nil, "a handler was started inside another")
     if let connection = unsafe table.find(owner.connection) { unsafe connection.pointee.activeTasks += 1 }
     guard let thread = coroutines.take() else {
-      return failed(RunningTask(owner: owner), "not enough memory to run a handler")
+      failed(RunningTask(owner: owner), "not enough memory to run a handler")
+      return nil
     }
     running = RunningTask(owner: owner)
-    let run = unsafe coroutines.start(thread, function, arguments, next: next)
-    after(run, thread)
+    return thread
   }
 
   /// Resumes a suspended task: the call it waits in returns these values.

@@ -23,7 +23,7 @@ extension Worker {
       spawned[token].isRunning = true
       let owner = TaskOwner(
         kind: .spawned, connection: .none, codeGeneration: spawned[token].codeGeneration, spawned: token)
-      unsafe start(spawned[token].run, LuaArguments(), owner)
+      start(spawned[token].run, LuaArguments(), owner)
       settle()
     }
   }

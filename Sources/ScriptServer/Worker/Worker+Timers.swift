@@ -50,7 +50,7 @@ extension Worker {
     timers[token].isRunning = true
     let owner = TaskOwner(
       kind: .timer, connection: .none, codeGeneration: timer.codeGeneration, timer: token)
-    unsafe start(timer.function, LuaArguments(), owner)
+    start(timer.function, LuaArguments(), owner)
   }
 
   /// The timer's function is done: it ends, or its next beat is set. Beats missed meanwhile are skipped, so that it neither
