@@ -9,6 +9,7 @@ import LoadGenerator
 /// `moonport bench`: a load generator.
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "bench",
     abstract: "Put load on a server and measure its answers.",
     discussion: """
       Each connection sends as many messages as --pipeline says, waits until all of them came back, and sends the next. \

@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport broadcast`: sends a message to all clients or to those of a room.
 struct Broadcast: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "broadcast",
     abstract: "Send a message to every client, or to the members of a room.",
     discussion: """
       Each client gets it framed by its own codec, as from moonport.broadcast in a script. \

@@ -7,6 +7,7 @@ import ScriptServer
 /// `moonport check`: loads a script without serving it.
 struct Check: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "check",
     abstract: "Load a script without serving it, and say what is wrong with it.",
     discussion: """
       For an editor or a pre-commit hook: exit status 0 when the script loads; 1 with one `file:line: message` \

@@ -7,6 +7,7 @@ import Glibc
 /// `moonport connect`: a line client.
 struct Connect: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "connect",
     abstract: "Talk to a server line by line.",
     discussion: """
       What is typed goes out, line by line and exactly as typed; what arrives is shown at once, even while a line is \

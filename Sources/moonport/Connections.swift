@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport connections`: lists the live clients.
 struct Connections: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "connections",
     abstract: "List the clients that are connected now.",
     discussion: """
       One row per client: its id (for kick), addresses, worker, age, time since its last message, messages and \

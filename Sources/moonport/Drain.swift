@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport drain`: ends the server once its clients have finished.
 struct Drain: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "drain",
     abstract: "Stop accepting, let the clients finish, then end the server.",
     discussion: """
       Clients that have not left when the time is over are disconnected.

@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport kick`: closes one client's connection.
 struct Kick: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "kick",
     abstract: "Disconnect one client.",
     discussion: """
       What is queued for the client is sent first. Exit status 1 when no connection has that id.

@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport reload`: makes what the script's files hold now the live generation.
 struct Reload: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "reload",
     abstract: "Replace the running script with what its files hold now.",
     discussion: """
       Clients stay connected. Exit status 0 when the new generation is live; 1, with the error and its line, \

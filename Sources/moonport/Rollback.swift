@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport rollback`: makes the previous generation's snapshot live again.
 struct Rollback: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "rollback",
     abstract: "Go back to the script's previous generation.",
     discussion: """
       Works like reload, with the snapshot that was live before. Exit status 0 when it is live again; 1, with the \

@@ -7,6 +7,7 @@ import ScriptServer
 /// `moonport run`: serves a script.
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "run",
     abstract: "Serve a Lua handler script.",
     discussion: """
       Prints `listening on ADDRESS` on standard error for each listener once it accepts. SIGHUP reloads the script; \

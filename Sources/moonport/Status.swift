@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport status`: how the server does.
 struct Status: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "status",
     abstract: "Show how the server does: generation, workers, listeners, traffic, errors.",
     discussion: """
       The JSON is one object; its keys are version, generation, uptime (seconds), connections (open now), \

@@ -6,6 +6,7 @@ import ScriptServer
 /// `moonport stop`: ends the server now.
 struct Stop: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "stop",
     abstract: "End the server now.",
     discussion: """
       Clients are disconnected at once; to let them finish use drain.
