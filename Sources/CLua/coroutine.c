@@ -47,7 +47,6 @@ static int messages_body(lua_State *L) {
   const mp_messages *messages = lua_touserdata(L, MESSAGES);
   mp_state *state = mp_state_of(L);
   mp_bytes (*next)(void *) = messages->next;
-  void *context = state->context;
   mp_bytes message = messages->first;
   lua_rawgeti(L, LUA_REGISTRYINDEX, messages->function);
   lua_rawgeti(L, LUA_REGISTRYINDEX, messages->object);
@@ -57,7 +56,7 @@ static int messages_body(lua_State *L) {
     lua_pushvalue(L, OBJECT);
     lua_pushlstring(L, message.base, message.count);
     lua_callk(L, 2, 0, 0, start_done);
-    message = next(context);
+    message = mp_outbox_take(state, next);
     if (message.base == NULL) return 0;
     mp_next_run(state);
   }

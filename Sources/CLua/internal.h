@@ -139,7 +139,12 @@ static inline bool mp_outbox_put(mp_outbox *outbox, const char *base, size_t cou
   if (outbox->next == NULL || count + suffix > (size_t)(outbox->end - outbox->next)) return false;
   memcpy(outbox->next, base, count);
   outbox->next += count;
-  for (size_t i = 0; i < suffix; i++) *outbox->next++ = outbox->suffix[i];
+  if (suffix == 1) {
+    *outbox->next = outbox->suffix[0];
+  } else {
+    memcpy(outbox->next, outbox->suffix, suffix);
+  }
+  outbox->next += suffix;
   outbox->messages++;
   return true;
 }
@@ -150,7 +155,18 @@ static inline void mp_outbox_close(mp_state *state) {
   if (outbox->next == NULL) return;
   size_t count = (size_t)(outbox->next - outbox->begin);
   outbox->next = NULL;
-  outbox->closed(state->context, count, outbox->messages);
+  outbox->closed(state->context, count, outbox->messages, outbox->taken);
+}
+
+// The message to be handed over next; no base where there is none. Asks `next` unless it lies ready.
+static inline mp_bytes mp_outbox_take(mp_state *state, mp_bytes (*next)(void *context)) {
+  mp_outbox *outbox = &state->outbox;
+  if (outbox->next != NULL && outbox->cut != outbox->cut_end) {
+    outbox->taken++;
+    return (outbox->cut++)->message;
+  }
+  mp_outbox_close(state);
+  return next(state->context);
 }
 
 // Says that `L` runs from now on: a new run, or part of the one that goes on. Returns what `mp_leave` needs.

@@ -16,8 +16,22 @@ public typealias DirectBody =
 /// What a direct way is passed to make a `HostOutbox` of.
 public typealias HostOutboxPointer = UnsafeMutablePointer<mp_outbox>
 
-/// Told, with the state's context, how many bytes and messages were put into an outbox that is closed now.
-public typealias OutboxClosedBody = @convention(c) (UnsafeMutableRawPointer?, Int, UInt32) -> Void
+/// Told, with the state's context, how many bytes and messages were put into an outbox that is closed now, and how many of the
+/// messages that came with it were taken.
+public typealias OutboxClosedBody = @convention(c) (UnsafeMutableRawPointer?, Int, UInt32, Int) -> Void
+
+/// A message that is cut ahead of its time, as the bridge takes it.
+public typealias CutMessage = mp_cut
+
+extension mp_cut {
+  /// A message, and what comes behind it in the bytes that it is cut off.
+  @inline(__always)
+  public init(_ message: LuaBytes, behind: Int) { unsafe self.init(message: message, end: behind) }
+
+  /// Where what comes behind it begins.
+  @inline(__always)
+  public var behind: Int { unsafe end }
+}
 
 /// Room that further calls of a method fill without asking; see `mp_outbox` in the bridge's header.
 @safe public struct HostOutbox {
@@ -28,9 +42,11 @@ public typealias OutboxClosedBody = @convention(c) (UnsafeMutableRawPointer?, In
   public init(_ outbox: UnsafeMutablePointer<mp_outbox>) { unsafe self.outbox = unsafe outbox }
 
   /// Opens it: `room` stays where it is and unused by others until `closed` was called. `copySuffix` writes what goes behind each
-  /// framed message to the address it gets, at most `MP_SUFFIX_MAX` bytes, and says how many.
+  /// framed message to the address it gets, at most `MP_SUFFIX_MAX` bytes, and says how many. The messages of `cut` are handed over
+  /// meanwhile.
   public func open(
-    _ room: UnsafeMutableRawBufferPointer, copySuffix: (UnsafeMutableRawPointer) -> Int,
+    _ room: UnsafeMutableRawBufferPointer, _ cut: UnsafeBufferPointer<CutMessage>,
+    copySuffix: (UnsafeMutableRawPointer) -> Int,
     closed: @escaping OutboxClosedBody
   ) {
     let begin = unsafe room.baseAddress!.assumingMemoryBound(to: CChar.self)
@@ -38,6 +54,9 @@ public typealias OutboxClosedBody = @convention(c) (UnsafeMutableRawPointer?, In
     unsafe outbox.pointee.next = begin
     unsafe outbox.pointee.end = begin + room.count
     unsafe outbox.pointee.messages = 0
+    unsafe outbox.pointee.cut = cut.baseAddress
+    unsafe outbox.pointee.cut_end = cut.baseAddress! + cut.count
+    unsafe outbox.pointee.taken = 0
     unsafe outbox.pointee.closed = closed
     let suffix = unsafe UnsafeMutableRawPointer(outbox) + MemoryLayout<mp_outbox>.offset(of: \mp_outbox.suffix)!
     unsafe outbox.pointee.suffix_count = UInt8(copySuffix(suffix))

@@ -56,7 +56,13 @@ import Testing
         lines += "\(way) \(text)\n"
         expected += answer(text)
       }
-      try client.send(lines)
+      // In one piece, or in pieces that end anywhere.
+      var rest = Array(lines.utf8)[...]
+      while !rest.isEmpty {
+        let piece = round.isMultiple(of: 2) ? rest.count : Int.random(in: 1...400, using: &random)
+        try client.send(Array(rest.prefix(piece)))
+        rest = rest.dropFirst(piece)
+      }
       let received = try? client.receive(exactly: expected.utf8.count)
       #expect(received.map { String(decoding: $0, as: UTF8.self) } == expected, "round \(round): \(server.errors)")
     }

@@ -84,15 +84,25 @@ typedef struct mp_call {
 // The longest suffix of an outbox, in bytes.
 enum { MP_SUFFIX_MAX = 24 };
 
-// Room at the end of a connection's send queue that methods with a direct way fill without asking Swift. Swift opens it for the
-// connection whose messages are handled, and is told what was put into it before it is asked for anything else and when the run ends.
+// A message that was cut off a connection's bytes ahead of its time.
+typedef struct mp_cut {
+  mp_bytes message;
+  size_t end;  // what comes behind it, from the beginning of those bytes
+} mp_cut;
+
+// Room at the end of a connection's send queue that methods with a direct way fill without asking Swift, and the messages to be
+// handed over meanwhile. Swift opens it for the connection whose messages are handled, and is told what was put into it and taken
+// before it is asked for anything else and when the run ends: until then nothing but answering these messages happens.
 typedef struct mp_outbox {
   char *next;  // where the next message goes; NULL while it is closed
   char *begin, *end;
   uint32_t messages;              // how many lie between `begin` and `next`
   uint8_t suffix_count;           // bytes that `suffix` holds
   char suffix[MP_SUFFIX_MAX];     // what goes behind each message of a method that frames
-  void (*closed)(void *context, size_t count, uint32_t messages);  // tells Swift what was put in, in bytes and messages
+  const mp_cut *cut, *cut_end;    // what is handed over next
+  size_t taken;                   // how many were
+  // Tells Swift what was put in, in bytes and messages, and how many messages were taken.
+  void (*closed)(void *context, size_t count, uint32_t messages, size_t taken);
 } mp_outbox;
 
 // A function that Swift offers to scripts.

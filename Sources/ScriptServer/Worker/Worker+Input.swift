@@ -164,11 +164,16 @@ extension Worker {
   private func nextMessage() -> LuaBytes {
     guard let connection = unsafe cutting.connection else { return unsafe .none }
     unsafe spreadBeforeNext(of: connection)
-    guard cutting.left > 0, due.isEmpty, running?.token == TaskToken.none, unsafe connection.pointee.key == cutting.key,
-      unsafe connection.pointee.phase == .open,
-      unsafe connection.pointee.flags.isDisjoint(with: .paused), unsafe connection.pointee.receiver == .none
-    else { return unsafe .none }
+    guard cutting.left > 0, unsafe mayHandOverNext(connection) else { return unsafe .none }
     return unsafe cutMessage(connection)
+  }
+
+  /// Whether nothing but the return of the running handler has to come before the next message of the connection that is being cut.
+  @inline(__always)
+  func mayHandOverNext(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    unsafe due.isEmpty && running?.token == TaskToken.none && connection.pointee.key == cutting.key
+      && connection.pointee.phase == .open && connection.pointee.flags.isDisjoint(with: .paused)
+      && connection.pointee.receiver == .none
   }
 
   /// Cuts the next message off the bytes of the connection that is being cut, by its built-in codec; none where they hold none.
@@ -183,7 +188,7 @@ extension Worker {
     }
     cutting.left -= 1
     cutting.offset += consumed
-    unsafe countMessage(connection)
+    unsafe countMessages(connection)
     return unsafe LuaBytes(start + payload.lowerBound, count: payload.count)
   }
 

@@ -33,7 +33,7 @@ extension Worker {
         lua.release(message)
         return .failed(.error)
       }
-      unsafe countMessage(connection)
+      unsafe countMessages(connection)
       unsafe skip(connection, consumed)
       return .value(message)
     case .incomplete:

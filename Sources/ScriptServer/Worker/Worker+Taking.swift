@@ -42,7 +42,7 @@ extension Worker {
     case .builtin(let codec):
       switch unsafe connection.pointee.decoder.next(codec, in: bytes) {
       case .message(let payload, let consumed):
-        unsafe countMessage(connection)
+        unsafe countMessages(connection)
         return unsafe .bytes(consume(connection, payload, consumed))
       case .incomplete: return .incomplete
       case .failed(let error): return unsafe .failed(frameFailed(connection, error))
@@ -83,7 +83,7 @@ extension Worker {
     _ connection: UnsafeMutablePointer<Connection>, _ payload: Range<Int>, _ consumed: Int
   ) -> Taken {
     unsafe connection.pointee.decoder.reset()
-    unsafe countMessage(connection)
+    unsafe countMessages(connection)
     return unsafe .bytes(consume(connection, payload, consumed))
   }
 
@@ -93,11 +93,11 @@ extension Worker {
     return unsafe consume(connection, 0..<count, count)
   }
 
-  func countMessage(_ connection: UnsafeMutablePointer<Connection>) {
-    unsafe connection.pointee.messagesIn &+= 1
+  func countMessages(_ connection: UnsafeMutablePointer<Connection>, _ count: Int = 1) {
+    unsafe connection.pointee.messagesIn &+= UInt32(count)
     unsafe connection.pointee.lastMessageAt = now
     unsafe connection.pointee.messageBegunAt = 0
-    counters.messagesIn.add(1)
+    counters.messagesIn.add(count)
   }
 
   /// The bytes that no message was made of yet.

@@ -73,6 +73,8 @@ final class Worker: @unchecked Sendable {
   var drained: [HandleKey] = []
   /// The connection whose bytes are being cut.
   var cutting = CuttingView()
+  /// Messages of it that are cut ahead.
+  var cutAhead = CutAhead()
   /// Messages taken from the mailbox; those before `inboxNext` are handled.
   var inbox: [WorkerMessage] = []
   var inboxNext = 0
