@@ -128,6 +128,11 @@ bool mp_is_full(const mp_state *state) {
 // often it cannot: the table has no more halves.
 enum { COLLECTIONS_MAX = 48 };
 
+void mp_give_back(mp_state *state) {
+  mp_blocks_release(&state->memory.blocks);
+  mp_heap_give_back();
+}
+
 void mp_collect(mp_state *state) {
   mp_memory *memory = &state->memory;
   size_t before;

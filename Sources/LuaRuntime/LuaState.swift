@@ -169,6 +169,9 @@ public typealias StuckReport =
   /// Runs a full garbage collection. What a swollen state frees goes back to the system. Between runs only.
   public func collectGarbage() { unsafe mp_collect(state) }
 
+  /// Gives what is free already back to the system, without a collection: about 0.1 ms. Between runs only.
+  public func giveBack() { unsafe mp_give_back(state) }
+
   /// Makes the object that scripts see as a connection; `none` when memory does not suffice.
   public func makeConnection(id: Int64, peer: String, address: String) -> LuaReference {
     var peer = peer

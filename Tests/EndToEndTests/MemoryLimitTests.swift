@@ -45,4 +45,28 @@ import Testing
       #expect(try MoonportProcess.runTool(["check", path, "--memory-limit", size]).status == .exited(64), "\(size)")
     }
   }
+
+  @Test(.enabled(if: Patience.sanitizer == nil, "a sanitizer keeps what is freed"))
+  func `what is free goes back to the system after a reload`() throws {
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_message(conn, text)
+        -- Less than what counts as much, and freed before the handler returns.
+        local t = {}
+        for i = 1, 40000 do t[i] = "a string of some length, so that it takes a block of its own " .. i end
+        t = nil
+        collectgarbage()
+        conn:send(text)
+      end
+      """)
+    let client = try server.connect()
+    let before = try server.residentBytes()
+    #expect(try client.ask("fill") == "fill")
+    let filled = try server.residentBytes()
+    #expect(filled > before + 3_000_000)
+    _ = try server.control("reload")
+    try eventually("free memory is back") { try server.residentBytes() < before + (filled - before) / 2 }
+    #expect(try client.ask("and still serves") == "and still serves")
+    try server.stop()
+  }
 }

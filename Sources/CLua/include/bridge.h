@@ -284,6 +284,8 @@ int32_t mp_string_reference(mp_state *state, const char *base, size_t count);
 void mp_unreference(mp_state *state, int32_t reference);
 // A full collection. If the state is swollen, what is free goes back to the system.
 void mp_collect(mp_state *state);
+// Gives what is free already back to the system: the blocks that the state keeps for reuse, and what the C library keeps.
+void mp_give_back(mp_state *state);
 
 // MARK: Coroutines
 

@@ -114,6 +114,7 @@ extension Worker {
       // What runs on code older than the last generation has had a whole generation's time.
       endTasks(olderThan: old.number)
       retire(old)
+      willRelaxMemory()
     }
     callStart(new)
     spawned.queueHeld()

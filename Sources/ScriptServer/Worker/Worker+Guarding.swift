@@ -26,18 +26,18 @@ extension Worker {
     counters.luaBytes.set(lua.memoryBytes)
   }
 
-  /// Sees to it that memory of which much was in use goes back to the system, once what goes with a failed handler has gone: its
-  /// connection, its tasks, what they hold.
+  /// Sees to it that free memory goes back to the system, once what goes with a failed handler has gone: its connection, its tasks,
+  /// what they hold; or with the code that a reload has replaced.
   func willRelaxMemory() {
     guard !relaxation.isDue else { return }
     relaxation.isDue = true
     _ = deadlines.schedule(at: now &+ relaxation.pauseNanoseconds, payload: DeadlinePurpose.memory.payload)
   }
 
-  /// Gives it back, and looks again later if that was not much.
+  /// Gives it back, after a collection if much was in use, and looks again later if that was not much.
   func relaxMemory() {
     let begin = CompletionPort.clock()
-    lua.collectGarbage()
+    if lua.isSwollen { lua.collectGarbage() } else { lua.giveBack() }
     relaxation.hasRun(isFull: lua.isFull, nanoseconds: CompletionPort.clock() &- begin)
     counters.luaBytes.set(lua.memoryBytes)
   }
