@@ -56,13 +56,17 @@ struct MailboxTests {
     let size = 1 << 20
     var taken = 0
     while taken < 1000, mailbox.postDroppable(taken, bytes: size) { taken += 1 }
-    #expect(taken == 64)
+    #expect(taken == 64 && !mailbox.hasRoom(forBytes: 0) && !mailbox.hasRoom(forBytes: 1))
     #expect(mailbox.post(1000), "what must arrive is not bounded by bytes")
     #expect(!mailbox.postDroppable(1001, bytes: 1))
     var messages: [Int] = []
     mailbox.drain(into: &messages)
     #expect(messages == Array(0..<64) + [1000])
+    #expect(mailbox.hasRoom(forBytes: 64 * size) && !mailbox.hasRoom(forBytes: 64 * size + 1))
     #expect(mailbox.postDroppable(1002, bytes: size))
+    #expect(mailbox.hasRoom(forBytes: 63 * size) && !mailbox.hasRoom(forBytes: 63 * size + 1))
+    #expect(mailbox.post(1003, bytes: 63 * size) && mailbox.post(1004, bytes: 1), "room was asked for before")
+    #expect(!mailbox.hasRoom(forBytes: 1))
   }
 
   @Test("a closed mailbox hands over what waited and takes nothing more")

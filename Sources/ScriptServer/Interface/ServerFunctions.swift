@@ -40,19 +40,7 @@ extension Worker {
 
   fileprivate func sendById(_ call: HostCall, framed: Bool) {
     guard let bytes = unsafe call[1].asBytes else { return }
-    let id = target(call)
-    if id.workerIndex == index || !server.workers.indices.contains(id.workerIndex) {
-      guard id.workerIndex == index, let connection = unsafe table.find(id.key) else { return call.fails("closed") }
-      return unsafe report(framed ? send(connection, bytes) : write(connection, bytes), call)
-    }
-    postGathered()
-    let message = unsafe WorkerMessage.send(id, SharedBytes(copying: bytes), framed: framed)
-    if server.workers[id.workerIndex].mailbox.postDroppable(message, bytes: bytes.count) {
-      unsafe call.returns(.boolean(true))
-    } else {
-      counters.dropped.add(1)
-      call.fails("overflow")
-    }
+    unsafe report(send(bytes, to: target(call), framed: framed), call)
   }
 
   fileprivate func closeById(_ call: HostCall) {

@@ -27,13 +27,21 @@ final class Mailbox<Message: Sendable>: @unchecked Sendable {
   @discardableResult
   func post(_ message: Message) -> Bool { put(message, bytes: 0) }
 
-  /// Queues a message that carries `bytes` bytes and may be dropped. False when too much waits already.
-  func postDroppable(_ message: Message, bytes: Int) -> Bool { put(message, bytes: max(bytes, 1)) }
+  /// Queues a message that carries `bytes` bytes, for which `hasRoom` was asked before. False when the receiver has ended.
+  @discardableResult
+  func post(_ message: Message, bytes: Int) -> Bool { put(message, bytes: bytes) }
 
-  private func put(_ message: Message, bytes added: Int) -> Bool {
+  /// Queues a message that carries `bytes` bytes and may be dropped. False when too much waits already.
+  func postDroppable(_ message: Message, bytes: Int) -> Bool { put(message, bytes: max(bytes, 1), isDroppable: true) }
+
+  /// Whether `bytes` more bytes that may be dropped would be queued now.
+  func hasRoom(forBytes bytes: Int) -> Bool { lock.withLock { isOpen && takes(max(bytes, 1)) } }
+
+  private func takes(_ added: Int) -> Bool { bytes + added <= Self.bytesMax && messages.count < Self.messagesMax }
+
+  private func put(_ message: Message, bytes added: Int, isDroppable: Bool = false) -> Bool {
     let wasEmpty: Bool? = lock.withLock {
-      guard isOpen else { return nil }
-      if added > 0, bytes + added > Self.bytesMax || messages.count >= Self.messagesMax { return nil }
+      guard isOpen, !isDroppable || takes(added) else { return nil }
       messages.append(message)
       bytes += added
       return messages.count == 1

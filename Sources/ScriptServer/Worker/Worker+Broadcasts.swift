@@ -16,6 +16,8 @@ extension Worker {
   /// Sends `message` to every connection of every worker, or of one room.
   func broadcast(_ message: UnsafeRawBufferPointer, room: RoomName?, except: ConnectionID?) {
     if server.workers.count > 1 {
+      // What was sent to single connections before comes first.
+      if !sendsToOthers.isEmpty { postSends() }
       if !gatheredForOthers.takes(message.count, room: room, except: except) { postGathered() }
       unsafe gatheredForOthers.append(message, room: room, except: except)
       if gatheredForOthers.isFull { postGathered() }
@@ -37,9 +39,11 @@ extension Worker {
     if gathered.isFull || codecs.hasScripted { spread(sendsNow: false) }
   }
 
-  /// Hands the other workers what this turn has broadcast so far: one message, and one wake-up, for all of it. To be called before
-  /// anything else is sent to another worker, which must come behind it.
+  /// Hands the other workers what this turn has broadcast, or sent to their connections, so far: one message, and one wake-up, for all
+  /// of it. To be called before anything else is sent to another worker, which must come behind it. Of both there is never some: each
+  /// posts the other before.
   func postGathered() {
+    if !sendsToOthers.isEmpty { postSends() }
     if gatheredForOthers.isEmpty { return }
     let packet = gatheredForOthers.packet()
     let bytes = unsafe packet.records.bytes.count

@@ -14,9 +14,9 @@ extension Worker {
   func handleInbox() {
     var left = Self.inboxPerTurnMax
     while inboxNext < inbox.count, left > 0, !isEnding {
-      left -= 1
       let message = inbox[inboxNext]
       inboxNext += 1
+      if case .sends(let packet) = message { left -= packet.count } else { left -= 1 }
       handle(message)
       settle()
     }
@@ -29,9 +29,8 @@ extension Worker {
     switch message {
     case .accepted(let client): accept(client)
     case .broadcast(let packet): received(packet)
-    case .send(let id, let bytes, let framed):
-      guard let connection = unsafe table.find(id.key) else { return }
-      _ = unsafe framed ? send(connection, bytes.bytes) : write(connection, bytes.bytes)
+    case .send(let id, let bytes, let framed): unsafe deliver(bytes.bytes, to: id, framed: framed)
+    case .sends(let packet): received(packet)
     case .close(let id, let reason):
       if let connection = unsafe table.find(id.key) { unsafe close(connection, .script(reason)) }
     case .published(let message): deliver(message)
@@ -57,7 +56,7 @@ extension Worker {
     inboxNext = 0
     for message in messages {
       switch message {
-      case .broadcast, .send, .close:
+      case .broadcast, .send, .sends, .close:
         handle(message)
         settle()
       case .published where toSubscribers:
@@ -75,7 +74,8 @@ extension Worker {
     case .connections(let query): query.answer([])
     case .prepare(let transaction): transaction.loaded("the server is ending")
     case .commit(let transaction): transaction.giveUp("the server is ending")
-    case .broadcast, .send, .close, .published, .answer, .connected, .resolved, .console, .discard, .endOlder, .stop:
+    case .broadcast, .send, .sends, .close, .published, .answer, .connected, .resolved, .console, .discard, .endOlder,
+      .stop:
       break
     }
   }

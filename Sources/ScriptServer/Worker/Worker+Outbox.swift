@@ -14,26 +14,29 @@ struct CutAhead: ~Copyable {
 
   private let messages = UnsafeMutablePointer<CutMessage>.allocate(capacity: messagesMax)
   private(set) var count = 0
+  /// How many are cut at once: fewer where handlers do other things than answer, since what is not taken is cut in vain.
+  private var most = messagesMax
 
   deinit { unsafe messages.deallocate() }
 
-  /// What comes behind the first `taken` messages.
-  func end(behind taken: Int) -> Int {
-    precondition(taken > 0 && taken <= count, "more messages were taken than were cut")
-    return unsafe messages[taken - 1].behind
+  /// The first `taken` messages were handed over; returns what comes behind them, nil where there was none.
+  mutating func take(_ taken: Int) -> Int? {
+    precondition(taken <= count, "more messages were taken than were cut")
+    most = taken == count ? min(4 * most, Self.messagesMax) : max(taken, 1)
+    return unsafe taken == 0 ? nil : messages[taken - 1].behind
   }
 
   /// All of them, valid until the next `fill`.
   var all: UnsafeBufferPointer<CutMessage> { unsafe UnsafeBufferPointer(start: messages, count: count) }
 
-  /// Cuts messages off `bytes` from `offset` on, at most `most`, until one is incomplete or refused.
+  /// Cuts messages off `bytes` from `offset` on, at most `limit`, until one is incomplete or refused.
   mutating func fill(
-    from bytes: UnsafeRawBufferPointer, at offset: Int, _ decoder: inout FrameDecoder, _ codec: Codec, most: Int
+    from bytes: UnsafeRawBufferPointer, at offset: Int, _ decoder: inout FrameDecoder, _ codec: Codec, limit: Int
   ) {
     count = 0
     var offset = offset
-    let most = min(most, Self.messagesMax)
-    while count < most, offset < bytes.count {
+    let limit = min(limit, most)
+    while count < limit, offset < bytes.count {
       let start = unsafe bytes.baseAddress! + offset
       let rest = unsafe UnsafeRawBufferPointer(start: start, count: bytes.count - offset)
       guard case .message(let payload, let consumed) = unsafe decoder.next(codec, in: rest) else { return }
@@ -60,7 +63,7 @@ extension Worker {
     else { return }
     let mayGoOn = unsafe mayHandOverNext(connection)
     unsafe cutAhead.fill(
-      from: cutting.bytes, at: cutting.offset, &connection.pointee.decoder, codec, most: mayGoOn ? cutting.left : 0)
+      from: cutting.bytes, at: cutting.offset, &connection.pointee.decoder, codec, limit: mayGoOn ? cutting.left : 0)
     unsafe outbox.open(room, cutAhead.all, copySuffix: { unsafe framing.copySuffix(to: $0) }) {
       context, count, messages, taken in
       unsafe Worker.lend(context) { $0.closedOutbox(bytes: count, messages: messages, taken: taken) }
@@ -76,8 +79,8 @@ extension Worker {
     counters.messagesOut.add(Int(messages))
     // What was looked at and not taken is looked at again.
     if taken < cutAhead.count { unsafe connection.pointee.decoder.reset() }
-    guard taken > 0 else { return }
-    cutting.offset = cutAhead.end(behind: taken)
+    guard let behind = cutAhead.take(taken) else { return }
+    cutting.offset = behind
     cutting.left -= taken
     unsafe countMessages(connection, taken)
   }

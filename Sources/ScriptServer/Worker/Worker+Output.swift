@@ -148,7 +148,7 @@ extension Worker {
         if unsafe !connection.pointee.flags.contains(.writing) { unsafe flush(connection) }
         if !due.isEmpty { settle() }
       }
-    } while !gathered.isEmpty || !gatheredForOthers.isEmpty
+    } while !gathered.isEmpty || !gatheredForOthers.isEmpty || !sendsToOthers.isEmpty
     dirty.removeAll(keepingCapacity: true)
   }
 

@@ -34,6 +34,8 @@ final class Worker: @unchecked Sendable {
   var gathered = GatheredBroadcast()
   /// The same for the other workers, as far as scripts of this one have said it.
   var gatheredForOthers = GatheredBroadcast()
+  /// Messages for connections of other workers, gathered in this turn.
+  var sendsToOthers: SendsToOthers
   /// The list of connections that the last broadcast went through, kept for its memory.
   var visitedSlots: [UInt32] = []
   var codecs = CodecTable()
@@ -92,6 +94,7 @@ final class Worker: @unchecked Sendable {
     self.server = server
     log = server.log
     watch = WorkerWatch(index: index, server: server)
+    sendsToOthers = SendsToOthers(workerCount: server.workerCount)
     port = try CompletionPort()
     mailbox = Mailbox(port: port)
     rooms = Rooms(directory: server.rooms)

@@ -30,8 +30,10 @@ struct AcceptedClient: Sendable {
 enum WorkerMessage: Sendable {
   case accepted(AcceptedClient)
   case broadcast(BroadcastPacket)
-  /// For one connection: framed by its codec, or as it is.
+  /// For one connection: framed by its codec, or as it is. Large, or from another thread than a worker's.
   case send(ConnectionID, SharedBytes, framed: Bool)
+  /// The same for several, from a worker.
+  case sends(SendPacket)
   case close(ConnectionID, reason: String)
   /// For the subscribers to a channel.
   case published(PublishedMessage)
