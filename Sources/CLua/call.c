@@ -307,21 +307,29 @@ static int trampoline(lua_State *L) {
 }
 
 // A method with a direct way, called as nearly always: with a connection and a string. Whatever else it is called with, and
-// whatever the direct way does not do, is the trampoline's.
-static int direct_trampoline(lua_State *L) {
+// whatever the direct way does not do, is the trampoline's; a number, too, which a codec in Lua must get as it is.
+static inline int call_directly(lua_State *L, bool frames) {
   mp_state *state = mp_state_of(L);
   if (lua_gettop(L) == 2 && L == state->running && lua_type(L, 2) == LUA_TSTRING) {
-    const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
     size_t count = 0;
     const char *base = lua_tolstring(L, 2, &count);
     const mp_connection *object = lua_touserdata(L, 1);
     mp_outbox *outbox = object != NULL && object == state->handled ? &state->outbox : NULL;
-    if (outbox != NULL && mp_outbox_put(outbox, base, count, function->frames)) return lua_pushboolean(L, true), 1;
+    if (outbox != NULL && mp_outbox_put(outbox, base, count, frames)) return lua_pushboolean(L, true), 1;
     mp_outbox_close(state);
+    const mp_function *function = lua_touserdata(L, lua_upvalueindex(1));
     int64_t id = outbox != NULL ? object->id : mp_test_connection(L, 1);
     if (id != 0 && function->direct(state->context, id, base, count, outbox)) return lua_pushboolean(L, true), 1;
   }
   return trampoline(L);
+}
+
+static int send_directly(lua_State *L) { return call_directly(L, true); }
+static int write_directly(lua_State *L) { return call_directly(L, false); }
+
+static lua_CFunction entry_of(const mp_function *function) {
+  if (function->direct == NULL) return trampoline;
+  return function->frames ? send_directly : write_directly;
 }
 
 // Continuation of every wait: `wake` says what the waiting call returns or raises.
@@ -369,7 +377,7 @@ static int register_body(lua_State *L) {
     if (skip_prefix(&name, "connection:")) table = 3;
     if (skip_prefix(&name, "shared:")) table = 4;
     lua_pushlightuserdata(L, (void *)function);
-    lua_pushcclosure(L, function->direct == NULL ? trampoline : direct_trampoline, 1);
+    lua_pushcclosure(L, entry_of(function), 1);
     lua_setfield(L, table, name);
   }
   return 0;
