@@ -31,14 +31,24 @@ public struct BufferPool: ~Copyable {
   }
 
   deinit {
-    for index in 0..<Self.classCount {
-      var next = unsafe firstFree[index]
-      while let buffer = unsafe next {
-        unsafe next = buffer.load(as: UnsafeMutableRawPointer?.self)
-        unsafe free(buffer)
+    unsafe Self.free(firstFree)
+    unsafe firstFree.deallocate()
+  }
+
+  /// Frees what is kept for reuse.
+  public mutating func drain() {
+    unsafe Self.free(firstFree)
+    keptBytes = 0
+  }
+
+  /// Frees all lists and leaves them empty.
+  private static func free(_ firstFree: UnsafeMutablePointer<UnsafeMutableRawPointer?>) {
+    for index in 0..<classCount {
+      while let buffer = unsafe firstFree[index] {
+        unsafe firstFree[index] = buffer.load(as: UnsafeMutableRawPointer?.self)
+        unsafe Glibc.free(buffer)
       }
     }
-    unsafe firstFree.deallocate()
   }
 
   /// A buffer of at least `minimumBytes` (0 or more); its count is the whole size, which `give` needs again. The bytes
@@ -60,7 +70,7 @@ public struct BufferPool: ~Copyable {
     precondition(takenCount > 0, "more buffers given back than taken")
     takenCount -= 1
     guard buffer.count <= Self.largestBytes, keptBytes + buffer.count <= Self.keptBytesMax else {
-      unsafe free(buffer.baseAddress)
+      unsafe Glibc.free(buffer.baseAddress)
       return
     }
     let index = Self.classIndex(bytes: buffer.count)

@@ -59,4 +59,22 @@ struct BufferPoolTests {
     #expect(pool.keptBytes <= BufferPool.keptBytesMax && pool.keptBytes > BufferPool.keptBytesMax - 65537)
     #expect(pool.takenCount == 0)
   }
+
+  @Test("a drained pool keeps nothing, and what is taken stays the taker's")
+  func drain() {
+    var pool = BufferPool()
+    let taken = pool.take(minimumBytes: 600)
+    taken.initializeMemory(as: UInt8.self, repeating: 0x5A)
+    for bytes in [1, 1000, 1000, 65536] { pool.give(pool.take(minimumBytes: bytes)) }
+    #expect(pool.keptBytes == 512 + 1024 + 65536)
+    pool.drain()
+    #expect(pool.keptBytes == 0)
+    #expect(pool.takenCount == 1)
+    let other = pool.take(minimumBytes: 600)
+    other.initializeMemory(as: UInt8.self, repeating: 0xA5)
+    #expect(taken.allSatisfy { $0 == 0x5A })
+    pool.give(taken)
+    pool.give(other)
+    #expect(pool.keptBytes == 2048)
+  }
 }

@@ -34,9 +34,12 @@ extension Worker {
     _ = deadlines.schedule(at: now &+ relaxation.pauseNanoseconds, payload: DeadlinePurpose.memory.payload)
   }
 
-  /// Gives it back, after a collection if much was in use, and looks again later if that was not much.
+  /// Gives back what a turn's work kept for the next (buffers, idle coroutines) and what the state has free, after a collection if much
+  /// was in use, and looks again later if that was not much.
   func relaxMemory() {
     let begin = CompletionPort.clock()
+    unsafe pool.pointee.drain()
+    coroutines.drain()
     if lua.isSwollen { lua.collectGarbage() } else { lua.giveBack() }
     relaxation.hasRun(isFull: lua.isFull, nanoseconds: CompletionPort.clock() &- begin)
     counters.luaBytes.set(lua.memoryBytes)
