@@ -143,7 +143,7 @@ private func hexadecimal(_ bytes: [UInt8]) -> String {
     let client = try server.connect()
     try client.send(stream)
     _ = try client.waitForEnd()
-    try server.waitForOutput(containing: "closed ")
+    try server.waitForOutput(containing: "closed too long\n")
     #expect(server.output == "closed too long\n")
   }
 
@@ -294,7 +294,7 @@ private func hexadecimal(_ bytes: [UInt8]) -> String {
   func `a decode that returns nonsense is named with its place`(_ body: String, _ reason: String) throws {
     let server = try MoonportProcess.serving(
       "function h.on_message(conn, message) conn:send(message) end",
-      "codec = {\n decode = function(b, p) \(body) end,\n encode = function(m) return m end }")
+      "codec = {\n decode = function(b, p) if #b == 5 then \(body) end end,\n encode = function(m) return m end }")
     let client = try server.connect()
     try client.send("hello")
     #expect(try client.waitForEnd() == .closed)
