@@ -47,9 +47,11 @@ extension CompletionPort {
     return seen
   }
 
-  /// The next completion.
+  /// The next completion, which must be the only one of its batch: another one would be lost.
   func next(sourceLocation: SourceLocation = #_sourceLocation) throws -> Seen {
-    try take(1, sourceLocation: sourceLocation)[0]
+    let seen = try take(1, sourceLocation: sourceLocation)
+    #expect(seen.count == 1, "completions came together", sourceLocation: sourceLocation)
+    return seen[0]
   }
 
   /// Whether epoll has nothing to report for any handle: a port that spins never becomes quiet.
