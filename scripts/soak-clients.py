@@ -13,9 +13,14 @@ pid, folder, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 program = os.environ["MOONPORT_EXECUTABLE"]
 admin = os.path.join(folder, "admin.sock")
 stop = threading.Event()
+# Set while no client may come, so that what the server keeps can be told from what it does for them.
+resting = threading.Event()
 lock = threading.Lock()
+reloading = threading.Lock()
 counts = {}
 problems = []
+# How long the server may take to get what it needs, and how often it is looked at without clients after that.
+settled = min(300, seconds / 4)
 # What scripts/soak's script does when it is asked to, before it answers.
 ASKED = ["sleep", "room", "fill", "timer", "channel", "offload", "task", "shared", "connect"]
 # Clients of each kind that are there at any time.
@@ -130,6 +135,9 @@ def problem(text):
 def repeat(body, addresses, pause, seed):
     rng = random.Random(seed)
     while not stop.is_set():
+        if resting.is_set():
+            stop.wait(0.1)
+            continue
         try:
             body(addresses, rng)
         except Exception as failure:  # pylint: disable=broad-except # whatever ends a client's thread is a problem
@@ -139,6 +147,11 @@ def repeat(body, addresses, pause, seed):
 
 
 def reload_once():
+    with reloading:
+        replace_and_reload()
+
+
+def replace_and_reload():
     path = os.path.join(folder, "main.lua")
     with open(path, encoding="utf-8") as file:
         text = file.read().split("\n-- ")[0]
@@ -153,6 +166,8 @@ def reload_once():
 
 def reload_again():
     while not stop.wait(5):
+        if resting.is_set():
+            continue
         try:
             reload_once()
         except Exception as failure:  # pylint: disable=broad-except
@@ -178,30 +193,58 @@ def report(age):
         f" {now['connections']:3d} open, generation {now['generation']}; {told}", flush=True)
 
 
-def watch(begun):
-    """Samples the memory every second until the time is over or there is a problem."""
-    samples = []
-    told = 0
+def wait_for(condition):
+    end = time.monotonic() + 40
+    while time.monotonic() < end and not condition():
+        time.sleep(0.2)
+
+
+def rest(idle_descriptors):
+    """Lets all clients go, and what lingers and times out after them; returns the memory that the server has then."""
+    resting.set()
+    wait_for(lambda: status()["connections"] == 0)
+    # What background threads keep for a generation goes with it.
+    for _ in range(2):
+        reload_once()
+    wait_for(lambda: descriptors() == idle_descriptors)
+    # Memory goes back some time after a reload.
+    time.sleep(3)
+    memory = resident()
+    resting.clear()
+    return memory
+
+
+def watch(begun, idle_descriptors):
+    """Samples the memory under load every second, and at rest now and then, until the time is over or there is a problem."""
+    samples, rests, told = [], [], 0
     while not stop.wait(1) and time.monotonic() - begun < seconds:
         age = time.monotonic() - begun
         samples.append((age, resident()))
         if age - told >= min(30, seconds / 8):
             told = age
             report(age)
-    return samples
+        if age >= settled * (len(rests) + 1):
+            rests.append(rest(idle_descriptors))
+            print(f"{age:6.0f} s  {megabytes(rests[-1])} MB at rest", flush=True)
+    return samples, rests
 
 
-def judge_growth(samples, settled):
-    """The means of the tenth after settling and of the last tenth: single samples depend on what the collector just did."""
-    after = [size for age, size in samples if age >= settled]
-    part = len(after) // 10
-    if part == 0:
+def megabytes(size):
+    return f"{size / 1048576:.2f}"
+
+
+def judge_growth(samples, rests):
+    """By what the server keeps at rest: under load the memory goes up and down with what the clients of that minute do not read."""
+    if len(rests) < 2:
         return problem("the run was too short to measure growth")
-    early, late = sum(after[:part]) / part, sum(after[-part:]) / part
-    growth = late / early - 1
+    after = [size for age, size in samples if age >= settled]
+    growth = rests[-1] / rests[0] - 1
     print(
-        f"memory growth after {settled:.0f} s: {growth * 100:+.2f} %, from {early / 1048576:.1f} to {late / 1048576:.1f} MB"
-        f" (lowest {min(after) / 1048576:.1f}, highest {max(after) / 1048576:.1f})")
+        f"memory under load after {settled:.0f} s: {megabytes(sum(after) / len(after))} MB, lowest {megabytes(min(after))},"
+        f" highest {megabytes(max(after))}")
+    print(
+        f"memory at rest: {growth * 100:+.2f} % after {settled:.0f} s; in MB "
+        + ", ".join(megabytes(size) for size in rests))
     if growth >= 0.01:
         problem("memory grew by 1 % or more")
 
@@ -218,17 +261,11 @@ def main():
     threads.append(threading.Thread(target=reload_again, daemon=True))
     for thread in threads:
         thread.start()
-    samples = watch(begun)
+    samples, rests = watch(begun, idle_descriptors)
     stop.set()
     for thread in threads:
         thread.join(60)
-    # What background threads keep for a generation goes with it.
-    for _ in range(2):
-        reload_once()
-    # What lingers and what times out.
-    end = time.monotonic() + 40
-    while time.monotonic() < end and (descriptors() != idle_descriptors or status()["connections"] > 0):
-        time.sleep(0.2)
+    rests.append(rest(idle_descriptors))
     report(time.monotonic() - begun)
     refused = ", ".join(f"{reason} {number}" for reason, number in sorted(status()["refused"].items()))
     print(f"refused: {refused}")
@@ -240,7 +277,7 @@ def main():
     for what in ("answers", "came and went", "abuses"):
         if not counts.get(what):
             problem(f"there were no {what}")
-    judge_growth(samples, min(300, seconds / 4))
+    judge_growth(samples, rests)
     for text in problems:
         print(f"problem: {text}")
     return 1 if problems else 0
