@@ -251,6 +251,8 @@ def judge_growth(samples, rests):
 
 def main():
     addresses = listeners()
+    # The connection of the command that found the listeners is about to go.
+    time.sleep(1)
     idle_descriptors = descriptors()
     begun = time.monotonic()
     bodies = [(normal, 0.01)] * NORMAL + [(churn, 0.005)] * CHURNING + [(abusive, 0.05)] * ABUSIVE
