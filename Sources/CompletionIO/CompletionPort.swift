@@ -140,9 +140,14 @@ public final class CompletionPort: @unchecked Sendable {
   /// Sends what the kernel takes of `bytes` now, and waits for nothing: for memory that does not stay. No write may wait.
   ///
   /// - Returns: `.completed(n)`, 0 when the kernel takes nothing; what is left is the caller's to submit; or `.failed`. send(2).
+  @inline(__always)
   public func sendNow(_ bytes: UnsafeRawBufferPointer, on key: HandleKey) -> Submission {
     unsafe state.pointee.sendNow(bytes, on: key)
   }
+
+  /// Has the processor fetch what the port keeps of a handle, by its slot, while other handles are sent to.
+  @inline(__always)
+  package func prefetch(_ slot: UInt32) { unsafe state.pointee.table.prefetch(slot) }
 
   /// Takes a submitted `.read` back; what arrives stays in the kernel until the next one. On a listener, ends
   /// accepting. CancelIoEx.

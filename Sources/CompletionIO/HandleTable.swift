@@ -1,5 +1,7 @@
 // The slots of a port: one small record per associated descriptor in one flat array. It must never make a system call.
 
+import CLinux
+
 /// What a slot is waiting for, and how its descriptor is registered.
 struct HandleFlags: OptionSet {
   let rawValue: UInt8
@@ -104,6 +106,10 @@ package struct HandleTable: ~Copyable {
     let state = unsafe slots + Int(key.slot)
     return unsafe state.pointee.generation == key.generation && state.pointee.descriptor >= 0 ? state : nil
   }
+
+  /// Has the processor fetch a slot that is in use, for a send to come.
+  @inline(__always)
+  func prefetch(_ slot: UInt32) { unsafe clinux_prefetch(slots + Int(slot)) }
 
   /// Whether the key's handle is still open.
   package func contains(_ key: HandleKey) -> Bool { unsafe find(key) != nil }

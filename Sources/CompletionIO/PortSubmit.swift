@@ -8,6 +8,7 @@ extension PortState {
   /// sendmsg(2) and writev(2) take at most this many pieces: IOV_MAX of limits.h.
   private static let piecesMax = 1024
 
+  @inline(__always)
   mutating func submit(_ operation: Operation, on key: HandleKey) -> Submission {
     guard let state = unsafe table.find(key) else { return .failed(.badFileDescriptor) }
     switch operation {
@@ -76,6 +77,7 @@ extension PortState {
   }
 
   /// As a write of one piece that never waits.
+  @inline(__always)
   func sendNow(_ bytes: UnsafeRawBufferPointer, on key: HandleKey) -> Submission {
     guard let state = unsafe table.find(key) else { return .failed(.badFileDescriptor) }
     unsafe precondition(!state.pointee.flags.contains(.writing), "bytes were sent past a write that waits")

@@ -1,5 +1,5 @@
 // What Swift's Glibc module lacks of Linux's C library: epoll, eventfd, timerfd, signalfd, accept4, the name of a
-// thread, and addresses as plain bytes. Only thin calls: this header decides nothing and keeps no state.
+// thread, addresses as plain bytes, and a hint to the processor. Only thin calls: this header decides nothing and keeps no state.
 #ifndef CLINUX_H
 #define CLINUX_H
 
@@ -98,6 +98,9 @@ void clinux_allow_own_inspection(void);
 
 /// pthread_setname_np(3) of the calling thread; longer names are cut to the kernel's 15 bytes.
 void clinux_name_thread(const char *name);
+
+/// Has the processor fetch the cache line of `address`, soon to be changed, while it does other things; any address will do.
+static inline void clinux_prefetch(const void *address) { __builtin_prefetch(address, 1); }
 
 /// prctl(2), PR_SET_TIMERSLACK of 1 ns: waits of the calling thread end when their time is up and not up to 50 us later.
 void clinux_wake_exactly(void);

@@ -61,7 +61,7 @@ struct ConnectionFlags: OptionSet {
   static let starved: ConnectionFlags = [.outputPaused, .rateHeld]
 }
 
-/// One client.
+/// One client. What a broadcast touches comes first: with a thousand clients each cache line of it is a wait.
 struct Connection: ~Copyable {
   var key = HandleKey.none
   var phase = ConnectionPhase.free
@@ -70,6 +70,13 @@ struct Connection: ~Copyable {
   var listener: UInt16 = 0
   /// Index in the worker's codec table.
   var codec: UInt16 = 0
+  /// What waits to be sent.
+  var output = SendQueue()
+  var bytesOut: UInt64 = 0
+  var messagesOut: UInt32 = 0
+
+  var messagesIn: UInt32 = 0
+  var bytesIn: UInt64 = 0
   /// The object that scripts see.
   var object = LuaReference.none
   /// The suspended task that takes the next message, if any.
@@ -85,7 +92,6 @@ struct Connection: ~Copyable {
 
   var decoder = FrameDecoder()
   var inbound = InboundBuffer()
-  var output = SendQueue()
   /// The rooms it is in, as first link of the rooms' own chain.
   var memberships: Int32 = -1
 
@@ -106,10 +112,8 @@ struct Connection: ~Copyable {
   /// The client's address as the server's admission counts it.
   var peerHash: UInt64 = 0
 
-  var messagesIn: UInt32 = 0
-  var messagesOut: UInt32 = 0
-  var bytesIn: UInt64 = 0
-  var bytesOut: UInt64 = 0
+  /// As many bytes from its start hold all that a broadcast touches.
+  static let sendingBytes = 64
 
   /// True while scripts may use it.
   var isUsable: Bool { phase == .open || phase == .ending }

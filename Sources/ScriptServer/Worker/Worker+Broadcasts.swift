@@ -108,8 +108,9 @@ extension Worker {
     slots.removeAll(keepingCapacity: true)
     if let room = batch.room { rooms.appendSlots(room, to: &slots) } else { slots.append(contentsOf: table.open) }
     let except = batch.except.map { $0.workerIndex == index ? $0.key : .none } ?? .none
-    for slot in slots {
-      let connection = unsafe table.inSlot(slot)
+    for index in slots.indices {
+      if index + 1 < slots.count { prefetch(slots[index + 1]) }
+      let connection = unsafe table.inSlot(slots[index])
       guard unsafe connection.pointee.phase == .open, unsafe connection.pointee.key != except else { continue }
       unsafe deliver(&batch, to: connection, sendsNow: sendsNow)
     }
@@ -118,6 +119,13 @@ extension Worker {
     if gathered.isEmpty { swap(&batch, &gathered) }
   }
 
+  /// Has the processor fetch the next connection while the kernel takes what the one before it gets.
+  private func prefetch(_ slot: UInt32) {
+    table.prefetch(slot)
+    port.prefetch(slot)
+  }
+
+  @inline(__always)
   private func deliver(
     _ batch: inout GatheredBroadcast, to connection: UnsafeMutablePointer<Connection>, sendsNow: Bool
   ) {
