@@ -161,6 +161,30 @@ import Testing
     #expect(server.errors.split(separator: "\n").count == 1)
   }
 
+  @Test(arguments: ["", "sleep(0.001)"])
+  func `an error in on_error is logged with the one that it was told of, and closes the connection`(wait: String) throws
+  {
+    let server = try MoonportProcess.serving(
+      """
+      function h.on_message(conn, text) error("the first, " .. text) end
+      function h.on_error(conn, message)
+        \(wait)
+        if message:find("twice") then error("the second") end
+      end
+      function h.on_close(conn, reason) print("closed " .. reason) end
+      """)
+    let client = try server.connect()
+    try client.send("once\n")
+    try client.send("twice\n")
+    #expect(try client.waitForEnd() == .closed)
+    try server.waitForOutput(containing: "closed error\n")
+    let lines = server.errors.split(separator: "\n").dropFirst().map(String.init)
+    #expect(lines.count == 2)
+    #expect(contains(lines.first ?? "", "main.lua:8: the second"))
+    #expect(contains(lines.last ?? "", "on_error was told of: "))
+    #expect(contains(lines.last ?? "", "main.lua:5: the first, twice"))
+  }
+
   @Test(arguments: ["on_open", "on_message"])
   func `an error without on_error is logged and closes its connection with "error", and no other`(
     handler: String

@@ -19,7 +19,7 @@ enum TaskKind: UInt8 {
   case message
   /// Any other handler.
   case event
-  /// on_error itself, whose own error is only logged.
+  /// on_error itself, whose own error is only logged, with the one it was told of.
   case errorHandler
   /// A timer's function.
   case timer
@@ -71,6 +71,8 @@ struct TaskOwner {
   var kind: TaskKind
   /// The connection whose handler it is; `.none` for the worker's own.
   var connection: HandleKey
+  /// Which of the errors told it is, for on_error.
+  var report: UInt32 = 0
   /// Number of the code generation it belongs to.
   var codeGeneration: Int
   /// The timer that it runs for.

@@ -147,6 +147,7 @@ extension Worker {
     }
     if task.owner.kind == .timer { timerFinished(task.owner.timer) }
     if task.owner.kind == .spawned { spawnedFinished(task.owner.spawned) }
+    if task.owner.kind == .errorHandler { errorsReported[task.owner.report] = nil }
     guard let connection = unsafe table.find(task.owner.connection) else { return }
     unsafe connection.pointee.activeTasks -= 1
     if task.owner.kind == .open || task.owner.kind == .message { unsafe connection.pointee.flags.remove(.busy) }
@@ -183,7 +184,11 @@ extension Worker {
     {
       unsafe reportToScript(handler, connection, message, task)
     } else {
-      log.error("\(message)", metadata: unsafe connection.map { ["id": unsafe "\(id(of: $0).rawValue)"] } ?? [:])
+      let whose: Logger.Metadata = unsafe connection.map { ["id": unsafe "\(id(of: $0).rawValue)"] } ?? [:]
+      log.error("\(message)", metadata: whose)
+      if task.owner.kind == .errorHandler, let reported = errorsReported[task.owner.report] {
+        log.error("on_error was told of: \(reported)", metadata: whose)
+      }
       finished(task, refused: false)
       if let connection = unsafe table.find(task.owner.connection) { unsafe close(connection, .error) }
     }
@@ -193,10 +198,13 @@ extension Worker {
   private func reportToScript(
     _ handler: LuaReference, _ connection: UnsafeMutablePointer<Connection>, _ message: String, _ task: RunningTask
   ) {
+    reports &+= 1
+    errorsReported[reports] = message
     var text = message
     let object = unsafe connection.pointee.object
     let owner = unsafe TaskOwner(
-      kind: .errorHandler, connection: task.owner.connection, codeGeneration: codeGeneration(of: connection))
+      kind: .errorHandler, connection: task.owner.connection, report: reports,
+      codeGeneration: codeGeneration(of: connection))
     text.withUTF8 { bytes in
       unsafe start(handler, LuaArguments(.reference(object), .bytes(UnsafeRawBufferPointer(bytes))), owner)
     }

@@ -63,6 +63,10 @@ final class Worker: @unchecked Sendable {
   var yieldedTasks: [TaskToken] = []
   /// Whose coroutine runs, and its token once it has waited.
   var running: RunningTask?
+  /// The errors that handlers of on_error are told of and have not returned from, by number.
+  var errorsReported: [UInt32: String] = [:]
+  /// The number of the last one.
+  var reports: UInt32 = 0
   /// What handlers decided that must not happen while they run.
   var due: [DueWork] = []
   /// Due work waits: a reload is decided, and what the old code has left to do is the new code's.
