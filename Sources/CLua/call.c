@@ -274,6 +274,8 @@ RAISES static void encode(lua_State *L, const mp_function *function, mp_call *ca
   luaL_checktype(L, -1, LUA_TSTRING);
   call->encoded = lua_gettop(L);
   call->outcome = MP_RETURN;
+  // That function may have answered, too.
+  mp_outbox_close(mp_state_of(L));
   function->body(mp_state_of(L)->context, call);
 }
 

@@ -175,7 +175,7 @@ static inline lua_State *mp_enter(mp_state *state, lua_State *L) {
   if (outer == NULL) {
     if (mp_bound != state) mp_bind(state);
     state->stack_base = __builtin_frame_address(0);
-    state->memory.run_start = state->memory.used;
+    state->memory.run_start = state->memory.handler_start = state->memory.used;
     __atomic_store_n(&state->guard.run, state->guard.run + 1, __ATOMIC_RELAXED);
   }
   __atomic_store_n(&state->running, L, __ATOMIC_RELAXED);
@@ -196,6 +196,7 @@ static inline void mp_leave(mp_state *state, lua_State *outer) {
 
 // Says that the next handler of a batch begins: a run of its own.
 static inline void mp_next_run(mp_state *state) {
+  state->memory.handler_start = state->memory.used;
   __atomic_store_n(&state->guard.run, state->guard.run + 2, __ATOMIC_RELAXED);
 }
 

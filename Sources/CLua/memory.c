@@ -17,7 +17,7 @@ static size_t memory_step(const mp_memory *memory) { return memory->soft / 16; }
 static size_t modest(const mp_memory *memory) { return memory->soft / 64; }
 
 bool mp_run_took_much(const mp_state *state) {
-  return state->memory.used > state->memory.run_start + modest(&state->memory);
+  return state->memory.used > state->memory.handler_start + modest(&state->memory);
 }
 
 // Above it no run may take anything. Between it and the hard limit is room for what a table or a string takes that doubles, so that

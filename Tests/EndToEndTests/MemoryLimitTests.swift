@@ -25,6 +25,27 @@ import Testing
     try server.stop()
   }
 
+  @Test func `in a full state a handler that takes little goes on, also where many messages came at once`() throws {
+    let server = try MoonportProcess.serving(
+      """
+      local kept = {}
+      function h.on_message(conn, text)
+        if text == "count" then return conn:send(collectgarbage("count") // 1 | 0) end
+        for _ = 1, tonumber(text) // 1000 do kept[#kept + 1] = ("x"):rep(960) .. #kept end
+        conn:send("ok")
+      end
+      function h.on_error(conn, message) conn:send((message:match("^[^\\n]*"))) end
+      """
+    ) { $0.arguments = ["--memory-limit", "64M"] }
+    let client = try server.connect()
+    // The soft limit is at three quarters: 49,152 KB.
+    while try #require(Int(client.ask("count"))) < 48_800 { #expect(try client.ask("100000") == "ok") }
+    while try #require(Int(client.ask("count"))) < 49_500 { #expect(try client.ask("10000") == "ok") }
+    try client.send(String(repeating: "10000\n", count: 600))
+    #expect(try client.receiveLines(600).filter { $0 != "ok" } == [])
+    try server.stop()
+  }
+
   @Test func `a script that takes too much to load is not loaded`() throws {
     let folder = try TemporaryFolder()
     let path = try folder.write("main.lua", "local t = {} for i = 1, 1e12 do t[i] = { i } end return {}")

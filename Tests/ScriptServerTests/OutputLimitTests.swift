@@ -31,4 +31,16 @@ struct OutputLimitTests {
       #expect(limit.unwatchedBytes == 3000)
     }
   }
+
+  @Test("where the oldest are dropped their blocks count, too: four times the limit in bytes, or a megabyte")
+  func messages() {
+    var limit = OutputLimit()
+    #expect(limit.messagesMax == .max)
+    limit.policy = .dropOldest
+    #expect(limit.messagesMax == 65_536)
+    limit.hardBytes = 1000
+    #expect(limit.messagesMax == 2048)
+    limit.hardBytes = 1 << 50
+    #expect(limit.messagesMax == .max)
+  }
 }

@@ -160,6 +160,32 @@ struct SendQueueTests {
     #expect(model.gathered() == model.bytes)
   }
 
+  @Test("as many messages go as are told, however few bytes they have")
+  func dropsByNumber() {
+    let model = ModelledQueue()
+    for _ in 0..<10 { model.reserve(1, whole: true) }
+    #expect(model.queue.chunkCount == 10)
+    #expect(model.queue.dropOldest(until: 2, messages: 4, keepFirst: true, pool: model.pool) == 4)
+    #expect(model.queue.chunkCount == 6 && model.queue.count == 6)
+    #expect(model.queue.dropOldest(until: 0, messages: -3, keepFirst: false, pool: model.pool) == 0)
+    #expect(model.queue.dropOldest(until: 0, messages: 99, keepFirst: true, pool: model.pool) == 5)
+    model.queue.clear(pool: model.pool)
+    #expect(model.queue.chunkCount == 0)
+  }
+
+  @Test("what stands between shared bytes takes small chunks, however much is queued")
+  func smallBetweenShared() {
+    let model = ModelledQueue()
+    for _ in 0..<100 {
+      model.share(4096)
+      model.reserve(1, whole: false)
+    }
+    #expect(model.queue.chunkCount == 200)
+    #expect(model.gathered(1).count == 4096 && model.pool.pointee.keptBytes == 0)
+    model.queue.clear(pool: model.pool)
+    #expect(model.pool.pointee.keptBytes <= 100 * (4096 + 512))
+  }
+
   @Test("small messages share a chunk, so that they leave in one piece")
   func coalesces() {
     let model = ModelledQueue()

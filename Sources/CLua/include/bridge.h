@@ -143,6 +143,7 @@ typedef struct mp_memory {
   size_t soft;         // above it a run that takes much gets an error, unless a collection helps; 0 = none
   size_t settled;      // what was held after the last collection because of it
   size_t run_start;    // what was held when the run began
+  size_t handler_start;  // and when the last handler of a batch began, which is a run of its own for the limits
   size_t much;         // what a run may take before the state counts as swollen; SIZE_MAX = anything
   size_t limit;        // an allocation that would pass it is refused; 0 = none
   uint64_t exhausted;  // how often a script got the error of the soft limit

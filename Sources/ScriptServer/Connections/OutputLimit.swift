@@ -1,5 +1,7 @@
 // How much may wait for a client that does not read, and what happens beyond it. Pure settings.
 
+import CompletionIO
+
 /// What happens to a message for which there is no room.
 package enum OverflowPolicy: String, Sendable, CaseIterable {
   /// The connection ends with "overflow".
@@ -25,13 +27,24 @@ package struct OutputLimit: Sendable, Equatable {
   /// message needs one.
   private(set) var unwatchedBytes = 0
 
+  /// Messages that may wait. Those that may be dropped one by one are kept in blocks of their own, which many tiny ones would fill a
+  /// memory of many times `hardBytes` with: they hold four times that at most, or a megabyte.
+  private(set) var messagesMax = UInt32.max
+
   /// Bytes queued in the midst of a turn after which sending begins at once: one usual socket buffer.
   static let earlyFlushBytes = 262_144
 
   package init() { settle() }
 
+  /// Whether a message of `count` bytes may wait behind those of `queue`.
+  func takes(_ count: Int, behind queue: SendQueue) -> Bool {
+    queue.count + count <= hardBytes && queue.chunkCount < messagesMax
+  }
+
   private mutating func settle() {
     // What may be dropped later is kept message by message.
+    messagesMax =
+      policy == .dropOldest ? UInt32(clamping: max(4 * hardBytes, 1 << 20) / BufferPool.smallestBytes) : .max
     unwatchedBytes = policy == .dropOldest ? -1 : min(hardBytes, softBytes, Self.earlyFlushBytes)
   }
 }

@@ -47,14 +47,17 @@ struct SendQueue {
   private var tail: UnsafeMutablePointer<Chunk>?
   /// Bytes that wait.
   private(set) var count = 0
+  /// Chunks that hold them.
+  private(set) var chunkCount: UInt32 = 0
 
   /// The first chunk of a queue: what a client with a few requests in flight is answered in one turn, so that it leaves in one
   /// piece.
   private static let chunkBytesMin = 4096
   /// Chunks of a queue that has grown: the largest class that the pool keeps.
   private static let chunkBytesMax = 65536
-  /// Chunks gathered for one call: more than fit the usual socket buffer at the largest size.
-  static let gatherMax = 16
+  /// Chunks gathered for one call: more than fit the usual socket buffer at the largest size, and enough that many tiny ones take few
+  /// calls.
+  static let gatherMax = 64
 
   var isEmpty: Bool { count == 0 }
 
@@ -65,7 +68,9 @@ struct SendQueue {
     if let tail = unsafe tail, unsafe tail.pointee.capacity - tail.pointee.end >= bytes {
       return unsafe place(tail, bytes)
     }
-    let wanted = max(bytes, min(max(count, Self.chunkBytesMin - Chunk.headerBytes), Self.chunkBytesMax / 2))
+    // What stands behind shared bytes may be followed by more of them.
+    let grown = unsafe tail?.pointee.shared == nil ? count : 0
+    let wanted = max(bytes, min(max(grown, Self.chunkBytesMin - Chunk.headerBytes), Self.chunkBytesMax / 2))
     return unsafe reserveChunk(bytes, of: wanted, whole: false, pool: pool)
   }
 
@@ -123,6 +128,7 @@ struct SendQueue {
   }
 
   private mutating func link(_ chunk: UnsafeMutablePointer<Chunk>) {
+    chunkCount += 1
     if let tail = unsafe tail { unsafe tail.pointee.next = unsafe chunk } else { unsafe head = unsafe chunk }
     unsafe tail = unsafe chunk
   }
@@ -162,18 +168,20 @@ struct SendQueue {
       left -= waiting
       unsafe head = unsafe chunk.pointee.next
       if unsafe head == nil { unsafe tail = nil }
-      unsafe Self.free(chunk, pool: pool)
+      unsafe free(chunk, pool: pool)
     }
   }
 
-  /// Drops whole messages, the oldest first, until `bytes` are free or none is left that may go; returns how many. The
-  /// first chunk stays when part of it has gone out or is being sent.
-  mutating func dropOldest(until bytes: Int, keepFirst: Bool, pool: UnsafeMutablePointer<BufferPool>) -> Int {
+  /// Drops whole messages, the oldest first, until `bytes` are free and `messages` are gone, or none is left that may go; returns how
+  /// many. The first chunk stays when part of it has gone out or is being sent.
+  mutating func dropOldest(
+    until bytes: Int, messages: Int = 0, keepFirst: Bool, pool: UnsafeMutablePointer<BufferPool>
+  ) -> Int {
     var dropped = 0
     var freed = 0
     guard let first = unsafe head else { return 0 }
     var previous = unsafe keepFirst || first.pointee.start > 0 ? first : nil
-    while freed < bytes {
+    while freed < bytes || dropped < messages {
       guard let chunk = unsafe previous == nil ? head : previous!.pointee.next else { break }
       guard unsafe chunk.pointee.isOneMessage else {
         unsafe previous = unsafe chunk
@@ -187,7 +195,7 @@ struct SendQueue {
       if unsafe tail == chunk { unsafe tail = unsafe previous }
       unsafe freed += chunk.pointee.end - chunk.pointee.start
       dropped += 1
-      unsafe Self.free(chunk, pool: pool)
+      unsafe free(chunk, pool: pool)
     }
     count -= freed
     return dropped
@@ -197,13 +205,14 @@ struct SendQueue {
   mutating func clear(pool: UnsafeMutablePointer<BufferPool>) {
     while let chunk = unsafe head {
       unsafe head = unsafe chunk.pointee.next
-      unsafe Self.free(chunk, pool: pool)
+      unsafe free(chunk, pool: pool)
     }
     unsafe tail = nil
     count = 0
   }
 
-  private static func free(_ chunk: UnsafeMutablePointer<Chunk>, pool: UnsafeMutablePointer<BufferPool>) {
+  private mutating func free(_ chunk: UnsafeMutablePointer<Chunk>, pool: UnsafeMutablePointer<BufferPool>) {
+    chunkCount -= 1
     unsafe chunk.pointee.shared?.release()
     unsafe pool.pointee.give(UnsafeMutableRawBufferPointer(start: chunk, count: chunk.pointee.blockBytes))
   }

@@ -22,12 +22,12 @@ extension Worker {
     if unsafe connection.pointee.receiver != .none {
       return unsafe call.raises(.text("another coroutine already receives from this connection"))
     }
-    if unsafe connection.pointee.flags.contains(.outputPaused), unsafe !connection.pointee.inbound.isEmpty {
+    if unsafe connection.pointee.flags.contains(.outputPaused), unsafe !unconsumed(connection).isEmpty {
       // A client that does not take its answers is not asked for more questions.
       return unsafe waitToReceive(call, connection, request)
     }
-    if unsafe messagesLeft(connection, most: 1) <= 0 {
-      // The cutting holds it back, or ends it.
+    if unsafe hasTakenEnough(connection) {
+      // The cutting goes on in the next turn, or holds it back, or ends it.
       unsafe markReady(connection)
       return unsafe waitToReceive(call, connection, request)
     }

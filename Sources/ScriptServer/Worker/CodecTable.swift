@@ -37,6 +37,13 @@ struct CodecTable: ~Copyable {
 
   subscript(index: UInt16) -> CodecEntry { entries[Int(index)] }
 
+  /// Whether the codec at `index` is built in.
+  @inline(__always)
+  func isBuiltin(_ index: UInt16) -> Bool {
+    if case .builtin = entries[Int(index)] { return true }
+    return false
+  }
+
   /// The index of a built-in codec, entered when it is new; nil when the table is full.
   mutating func intern(_ codec: Codec) -> UInt16? {
     for (index, entry) in entries.enumerated() {

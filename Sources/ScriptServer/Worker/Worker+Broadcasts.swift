@@ -108,15 +108,41 @@ extension Worker {
     slots.removeAll(keepingCapacity: true)
     if let room = batch.room { rooms.appendSlots(room, to: &slots) } else { slots.append(contentsOf: table.open) }
     let except = batch.except.map { $0.workerIndex == index ? $0.key : .none } ?? .none
+    // Those of another codec than the first one's come in a round of their own, so that each codec frames once.
+    var others = slotsOfOtherCodecs
+    slotsOfOtherCodecs = []
+    while !slots.isEmpty {
+      spread(&batch, to: slots, leaving: &others, except: except, sendsNow: sendsNow)
+      swap(&slots, &others)
+      others.removeAll(keepingCapacity: true)
+    }
+    visitedSlots = slots
+    slotsOfOtherCodecs = others
+    batch.removeAll()
+    if gathered.isEmpty { swap(&batch, &gathered) }
+  }
+
+  /// Hands a batch to the connections in `slots`, but for those whose codec is not the first one's: they are added to `others`.
+  @inline(__always)
+  private func spread(
+    _ batch: inout GatheredBroadcast, to slots: [UInt32], leaving others: inout [UInt32], except: HandleKey,
+    sendsNow: Bool
+  ) {
+    var codec: UInt16?
     for index in slots.indices {
       if index + 1 < slots.count { prefetch(slots[index + 1]) }
       let connection = unsafe table.inSlot(slots[index])
       guard unsafe connection.pointee.phase == .open, unsafe connection.pointee.key != except else { continue }
+      let own = unsafe connection.pointee.codec
+      if own != codec, codecs.isBuiltin(own) {
+        if codec != nil {
+          others.append(slots[index])
+          continue
+        }
+        codec = own
+      }
       unsafe deliver(&batch, to: connection, sendsNow: sendsNow)
     }
-    visitedSlots = slots
-    batch.removeAll()
-    if gathered.isEmpty { swap(&batch, &gathered) }
   }
 
   /// Has the processor fetch the next connection while the kernel takes what the one before it gets.

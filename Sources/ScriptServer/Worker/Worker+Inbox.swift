@@ -8,21 +8,38 @@ import Synchronization
 extension Worker {
   /// Messages of the mailbox handled in one turn: other workers that send without end leave this one's clients a chance between.
   private static let inboxPerTurnMax = 4096
+  /// Messages that the inbox keeps room for.
+  private static let inboxKeptMax = 4 * inboxPerTurnMax
 
   /// Handles what came by mailbox, in order. What is still to be handled stays in the inbox meanwhile: a reload's switch
   /// looks there for what the old code has sent, and a worker that ends for what it must let go.
   func handleInbox() {
     var left = Self.inboxPerTurnMax
-    while inboxNext < inbox.count, left > 0, !isEnding {
+    while left > 0, !isEnding, hasMessage() {
       let message = inbox[inboxNext]
       inboxNext += 1
-      if case .sends(let packet) = message { left -= packet.count } else { left -= 1 }
+      left -= message.count
       handle(message)
       settle()
     }
-    if inboxNext < inbox.count { return }
-    inbox.removeAll(keepingCapacity: true)
+  }
+
+  /// Whether a message is to be handled. Only when all are that were taken out of the mailbox are more of it: what waits there is
+  /// bounded, and who sends is told.
+  private func hasMessage() -> Bool {
+    if inboxNext < inbox.count { return true }
     inboxNext = 0
+    if inbox.capacity <= Self.inboxKeptMax {
+      inbox.removeAll(keepingCapacity: true)
+    } else {
+      // So much has come that its memory is not needed soon again.
+      inbox = []
+      willRelaxMemory()
+    }
+    guard hasMail else { return false }
+    hasMail = false
+    mailbox.drain(into: &inbox)
+    return !inbox.isEmpty
   }
 
   private func handle(_ message: WorkerMessage) {

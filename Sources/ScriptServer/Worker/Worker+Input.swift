@@ -25,7 +25,7 @@ struct CuttingView {
 extension Worker {
   /// Messages of one connection handled in one turn, so that a client that sends many does not keep the others waiting:
   /// about 0.1 ms of short handlers.
-  private static let messagesPerTurnMax = 256
+  static let messagesPerTurnMax = 256
   /// Bytes kept for a connection whose handler is suspended before its socket is no longer read: one full read.
   static let backlogBytesMax = 65536
   /// The largest read of the port.
@@ -120,7 +120,6 @@ extension Worker {
 
   /// One step of the cutting where no built-in codec has cut a message off: a codec in Lua does, or none is there.
   private func takeNext(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    cutting.left -= 1
     switch unsafe take(connection, .message) {
     case .bytes(let bytes): unsafe startMessages(connection, LuaBytes(bytes))
     case .value(let reference):

@@ -60,8 +60,8 @@ extension Worker {
     guard unsafe connection.pointee.isUsable else { return .closed }
     if unsafe connection.pointee.flags.contains(.piped) { return .piped }
     let limit = unsafe listeners[Int(connection.pointee.listener)].limits.output
-    if unsafe connection.pointee.output.count + count <= limit.hardBytes { return .queued }
-    if unsafe tryFlushing(connection, room: limit.hardBytes - count) { return .queued }
+    if unsafe limit.takes(count, behind: connection.pointee.output) { return .queued }
+    if unsafe tryFlushing(connection, for: count, limit) { return .queued }
     guard unsafe table.find(connection.pointee.key) != nil, unsafe connection.pointee.isUsable else { return .closed }
     counters.dropped.add(1)
     switch limit.policy {
@@ -73,20 +73,23 @@ extension Worker {
       // What could not fit even an empty queue makes nobody else go.
       if count > limit.hardBytes { break }
       let wanted = unsafe connection.pointee.output.count + count - limit.hardBytes
+      let tooMany = unsafe Int(connection.pointee.output.chunkCount) + 1 - Int(limit.messagesMax)
       let dropped = unsafe connection.pointee.output.dropOldest(
-        until: wanted, keepFirst: connection.pointee.flags.contains(.writing), pool: pool)
+        until: wanted, messages: tooMany, keepFirst: connection.pointee.flags.contains(.writing), pool: pool)
       counters.dropped.add(max(dropped - 1, 0))
-      if unsafe connection.pointee.output.count + count <= limit.hardBytes { return .queued }
+      if unsafe limit.takes(count, behind: connection.pointee.output) { return .queued }
     }
     return .overflow
   }
 
-  /// Sends what the socket takes now; true when at most `room` bytes still wait.
-  private func tryFlushing(_ connection: UnsafeMutablePointer<Connection>, room: Int) -> Bool {
-    if unsafe room < 0 || connection.pointee.flags.contains(.writing) { return false }
+  /// Sends what the socket takes now; true when there is room for `count` bytes then.
+  private func tryFlushing(_ connection: UnsafeMutablePointer<Connection>, for count: Int, _ limit: OutputLimit) -> Bool
+  {
+    if unsafe count > limit.hardBytes || connection.pointee.flags.contains(.writing) { return false }
     let key = unsafe connection.pointee.key
     unsafe flush(connection)
-    return unsafe table.find(key) != nil && connection.pointee.isUsable && connection.pointee.output.count <= room
+    return unsafe table.find(key) != nil && connection.pointee.isUsable
+      && limit.takes(count, behind: connection.pointee.output)
   }
 
   /// What may wait for a connection, as its listener's options say.

@@ -100,6 +100,14 @@ extension Worker {
     counters.messagesIn.add(count)
   }
 
+  /// Whether the connection has none left of the messages that may be taken off it in this turn: those of its rate, and no more than
+  /// keep the others waiting.
+  func hasTakenEnough(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    let left =
+      unsafe cutting.key == connection.pointee.key ? cutting.left : Self.messagesPerTurnMax - takenBesides
+    return unsafe left <= 0 || messagesLeft(connection, most: 1) <= 0
+  }
+
   /// The bytes that no message was made of yet.
   func unconsumed(_ connection: UnsafeMutablePointer<Connection>) -> UnsafeRawBufferPointer {
     guard unsafe cutting.key == connection.pointee.key else { return unsafe connection.pointee.inbound.bytes }
@@ -113,8 +121,10 @@ extension Worker {
     let bytes = unsafe UnsafeRawBufferPointer(rebasing: unconsumed(connection)[payload])
     if unsafe cutting.key == connection.pointee.key {
       cutting.offset += consumed
+      cutting.left -= 1
       return unsafe bytes
     }
+    takenBesides += 1
     let copy = unsafe scratch.copy(bytes)
     unsafe connection.pointee.inbound.consume(consumed)
     return unsafe copy

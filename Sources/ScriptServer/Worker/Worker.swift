@@ -38,6 +38,8 @@ final class Worker: @unchecked Sendable {
   var sendsToOthers: SendsToOthers
   /// The list of connections that the last broadcast went through, kept for its memory.
   var visitedSlots: [UInt32] = []
+  /// The list of those that had another codec than the first one, kept likewise.
+  var slotsOfOtherCodecs: [UInt32] = []
   var codecs = CodecTable()
   var tasks = TaskTable()
   var timers = TimerTable()
@@ -79,11 +81,15 @@ final class Worker: @unchecked Sendable {
   var drained: [HandleKey] = []
   /// The connection whose bytes are being cut.
   var cutting = CuttingView()
+  /// Messages that scripts have taken in this turn off other connections than that one.
+  var takenBesides = 0
   /// Messages of it that are cut ahead.
   var cutAhead = CutAhead()
   /// Messages taken from the mailbox; those before `inboxNext` are handled.
   var inbox: [WorkerMessage] = []
   var inboxNext = 0
+  /// More waits in the mailbox, where its bounds hold until these are handled.
+  var hasMail = false
   let scratch = Scratch()
   /// What an offloaded function has returned, in the state of a background thread.
   var offloadResult: PlainData?
@@ -151,6 +157,7 @@ final class Worker: @unchecked Sendable {
   func turn() {
     let batch = unsafe port.dequeue(timeoutNanoseconds: timeout())
     now = port.now
+    takenBesides = 0
     for index in batch.indices {
       handle(unsafe batch[index])
       if !due.isEmpty { settle() }
@@ -167,8 +174,8 @@ final class Worker: @unchecked Sendable {
 
   /// How long the port may wait.
   private func timeout() -> Int64 {
-    if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !inbox.isEmpty { return 0 }
-    if spawned.hasQueued { return 0 }
+    if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty { return 0 }
+    if !inbox.isEmpty || hasMail || spawned.hasQueued { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
     return next <= clock ? 0 : Int64(next - clock)
@@ -179,7 +186,7 @@ final class Worker: @unchecked Sendable {
     case .read: received(completion)
     case .write: written(completion)
     case .hangup: hungUp(completion)
-    case .packet: mailbox.drain(into: &inbox)
+    case .packet: hasMail = true
     case .connect: connected(completion)
     case .relay: relayed(completion)
     case .accept: preconditionFailure("a worker submits no accepts")

@@ -55,4 +55,13 @@ enum WorkerMessage: Sendable {
   case endOlder(than: Int)
   /// Every connection is closed with "shutdown", then the worker ends.
   case stop(reason: String)
+
+  /// How many messages of scripts it stands for; 1 for anything else.
+  var count: Int {
+    switch self {
+    case .broadcast(let packet): packet.count
+    case .sends(let packet): packet.count
+    default: 1
+    }
+  }
 }
