@@ -34,12 +34,20 @@ struct WorkerInboxTests {
     #expect(host.worker.inboxNext == host.worker.inbox.count)
   }
 
-  @Test("the room of an unusually long inbox is given up")
+  @Test("the room of an unusually long inbox is given up, and what many bytes took goes back to the system")
   func givesUpRoom() throws {
     let host = try AllocationWorker(Self.script)
     for _ in 0..<50_000 { host.worker.mailbox.post(message) }
     for _ in 0..<20 { host.turn() }
-    #expect(host.worker.inbox.capacity < 20_000)
+    #expect(host.worker.inbox.capacity < 20_000 && host.worker.relaxation.isDue)
+
+    let other = try AllocationWorker(Self.script)
+    #expect(other.worker.mailbox.postDroppable(message, bytes: 1 << 20))
+    other.turn()
+    #expect(!other.worker.relaxation.isDue)
+    #expect(other.worker.mailbox.postDroppable(message, bytes: (1 << 20) + 1))
+    other.turn()
+    #expect(other.worker.relaxation.isDue)
   }
 
   @Test("messages gathered into one count each")

@@ -57,16 +57,18 @@ final class Mailbox<Message: Sendable>: @unchecked Sendable {
   /// Whether the receiver has ended.
   var isClosed: Bool { lock.withLock { !isOpen } }
 
-  /// Moves all waiting messages behind those in `batch`.
-  func drain(into batch: inout [Message]) {
+  /// Moves all waiting messages behind those in `batch`; returns how many bytes they carry.
+  @discardableResult
+  func drain(into batch: inout [Message]) -> Int {
     lock.withLock {
-      bytes = 0
+      defer { bytes = 0 }
       if batch.isEmpty {
         swap(&batch, &messages)
       } else {
         batch.append(contentsOf: messages)
         messages.removeAll(keepingCapacity: true)
       }
+      return bytes
     }
   }
 

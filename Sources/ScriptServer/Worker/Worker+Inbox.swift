@@ -10,6 +10,8 @@ extension Worker {
   private static let inboxPerTurnMax = 4096
   /// Messages that the inbox keeps room for.
   private static let inboxKeptMax = 4 * inboxPerTurnMax
+  /// Bytes that come at once and are given back to the system after that: many times what is usual.
+  private static let muchBytes = 1 << 20
 
   /// Handles what came by mailbox, in order. What is still to be handled stays in the inbox meanwhile: a reload's switch
   /// looks there for what the old code has sent, and a worker that ends for what it must let go.
@@ -29,16 +31,13 @@ extension Worker {
   private func hasMessage() -> Bool {
     if inboxNext < inbox.count { return true }
     inboxNext = 0
-    if inbox.capacity <= Self.inboxKeptMax {
-      inbox.removeAll(keepingCapacity: true)
-    } else {
-      // So much has come that its memory is not needed soon again.
-      inbox = []
-      willRelaxMemory()
-    }
+    // Of much its memory is not needed soon again.
+    let isLong = inbox.capacity > Self.inboxKeptMax
+    if isLong { inbox = [] } else { inbox.removeAll(keepingCapacity: true) }
     guard hasMail else { return false }
     hasMail = false
-    mailbox.drain(into: &inbox)
+    let bytes = mailbox.drain(into: &inbox)
+    if isLong || bytes > Self.muchBytes { willRelaxMemory() }
     return !inbox.isEmpty
   }
 
