@@ -22,7 +22,8 @@ extension Worker {
     if pool.submit(job) {
       tasks[caller.token].wait = .answer(.offload(job))
     } else {
-      due.append(.answer(caller, .fails("busy")))
+      // In the next turn: a script that tries again at once keeps nobody waiting.
+      mailbox.post(.answer(caller, .fails("busy")))
     }
   }
 }

@@ -54,6 +54,9 @@ struct SpawnTable: ~Copyable {
 
   init() {}
 
+  /// Places of the queue in use, of started tasks too.
+  var queuedCount: Int { queue.count }
+
   /// Whether there are tasks to start.
   var hasQueued: Bool { queueNext < queue.count }
 
@@ -77,6 +80,10 @@ struct SpawnTable: ~Copyable {
       queueNext += 1
       if queueNext == queue.count {
         queue.removeAll(keepingCapacity: queue.count <= Self.queueKeptMax)
+        queueNext = 0
+      } else if queueNext > Self.queueKeptMax, queueNext > queue.count / 2 {
+        // Tasks that spawn the next ones leave it never empty.
+        queue.removeFirst(queueNext)
         queueNext = 0
       }
       if isCurrent(token) { return token }
