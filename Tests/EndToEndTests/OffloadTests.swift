@@ -247,6 +247,38 @@ import Testing
     #expect(server.outputCount(of: "stopping\n") == 2)
   }
 
+  @Test func `a caller that tries again at once while all are busy leaves others their turns`() throws {
+    let server = try serving(
+      """
+      function h.on_message(conn, text)
+        if text == "fill" then
+          for _ = 1, 1025 do moonport.spawn(function() moonport.offload("until_told") end) end
+        elseif text == "try" then
+          conn:send("trying")
+          repeat local _, problem = moonport.offload("until_told") until problem ~= "busy"
+        end
+        conn:send(text)
+      end
+      """,
+      [
+        "until_told.lua": """
+        return function()
+          local folder = arg[0]:match("^(.*)/")
+          local file
+          repeat file = io.open(folder .. "/told") until file
+          file:close()
+        end
+        """
+      ], threads: 1)
+    let (eager, other) = (try server.connect(), try server.connect())
+    #expect(try eager.ask("fill") == "fill")
+    try eventually("the queue is full") { try server.status()["offload"]["waiting"].integer == 1024 }
+    #expect(try eager.ask("try") == "trying")
+    for number in 1...20 { #expect(try other.ask("\(number)") == "\(number)") }
+    try server.folder.write("told", "")
+    #expect(try eager.receiveLine() == "try")
+  }
+
   @Test
   func `a bounded queue: beyond it callers are told that all are busy, and a task that is cancelled never begins`()
     throws
