@@ -18,6 +18,17 @@ import Testing
     }
   }
 
+  /// A module that runs until there is a file "told" beside the script.
+  private static let untilTold = """
+    return function()
+      local folder = arg[0]:match("^(.*)/")
+      local file
+      repeat file = io.open(folder .. "/told") until file
+      file:close()
+      return "told"
+    end
+    """
+
   @Test func `arguments and results cross as they are, several and none`() throws {
     let server = try serving(
       """
@@ -255,21 +266,12 @@ import Testing
           for _ = 1, 1025 do moonport.spawn(function() moonport.offload("until_told") end) end
         elseif text == "try" then
           conn:send("trying")
-          repeat local _, problem = moonport.offload("until_told") until problem ~= "busy"
+          local problem
+          repeat problem = select(2, moonport.offload("until_told")) until problem ~= "busy"
         end
         conn:send(text)
       end
-      """,
-      [
-        "until_told.lua": """
-        return function()
-          local folder = arg[0]:match("^(.*)/")
-          local file
-          repeat file = io.open(folder .. "/told") until file
-          file:close()
-        end
-        """
-      ], threads: 1)
+      """, ["until_told.lua": Self.untilTold], threads: 1)
     let (eager, other) = (try server.connect(), try server.connect())
     #expect(try eager.ask("fill") == "fill")
     try eventually("the queue is full") { try server.status()["offload"]["waiting"].integer == 1024 }
@@ -303,15 +305,7 @@ import Testing
       end
       """,
       [
-        "until_told.lua": """
-        return function()
-          local folder = arg[0]:match("^(.*)/")
-          local file
-          repeat file = io.open(folder .. "/told") until file
-          file:close()
-          return "told"
-        end
-        """,
+        "until_told.lua": Self.untilTold,
         "print_once.lua": "return function(n) print('n=' .. n .. ';') return n end",
       ], threads: 1)
     let client = try server.connect()
