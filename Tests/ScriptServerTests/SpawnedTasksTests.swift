@@ -53,20 +53,6 @@ struct SpawnedTasksTests {
     holds(expected.isEmpty && !table.hasQueued)
   }
 
-  @Test("a queue that is never empty keeps its size: each task spawns the next")
-  func chains() {
-    var table = SpawnTable()
-    for index in 0..<2 { _ = table.insert(LuaReference(index: Int32(index)), codeGeneration: 1, isHeld: false) }
-    for index in 2..<100_000 {
-      let token = table.insert(LuaReference(index: Int32(index)), codeGeneration: 1, isHeld: false)
-      holds(token != nil)
-      guard let first = table.takeQueued() else { break }
-      holds(table[first].run.index == Int32(index - 2))
-      table.remove(first)
-    }
-    holds(table.queuedCount < 20_000 && table.count == 2)
-  }
-
   @Test("a held task comes out only once its generation is live")
   func held() {
     var table = SpawnTable()

@@ -22,8 +22,7 @@ extension Worker {
     if pool.submit(job) {
       tasks[caller.token].wait = .answer(.offload(job))
     } else {
-      // In the next turn: a script that tries again at once keeps nobody waiting.
-      mailbox.post(.answer(caller, .fails("busy")))
+      fail(caller, "busy")
     }
   }
 }

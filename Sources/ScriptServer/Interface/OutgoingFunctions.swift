@@ -34,7 +34,7 @@ extension Worker {
     let until = CompletionPort.clock() &+ Self.nanoseconds(seconds)
     guard let ticket = wait(call, for: .elsewhere, until: until) else { return }
     if !server.resolver.lookUp(name, for: .task(ticket), until: until, answerTo: mailbox) {
-      due.append(.answer(ticket, .fails("busy")))
+      fail(ticket, "busy")
     }
   }
 

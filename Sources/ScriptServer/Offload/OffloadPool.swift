@@ -49,6 +49,7 @@ final class OffloadPool: @unchecked Sendable {
   /// What the threads' states take for their server.
   private let context: ServerContext
   private let log: Logger
+  private let startThread: ThreadStart
   private var queue: [OffloadJob] = []
   private var queueBytes = 0
   private var status = OffloadStatus()
@@ -66,12 +67,17 @@ final class OffloadPool: @unchecked Sendable {
   /// How long the end of the server waits for calls that run: ending one takes milliseconds, unless it is stuck.
   private static let endNanoseconds: UInt64 = 1_000_000_000
 
+  /// Starts a named thread; false where the system gives none.
+  typealias ThreadStart = @Sendable (String, sending @escaping () -> Void) -> Bool
+
   /// A pool that has no threads yet. Its functions use the server's `dictionaries`; `control` learns of modules that are asked
-  /// for late.
+  /// for late. A thread is dropped as soon as it runs: one whose call does not end must not hold up the server's end.
   init(
-    _ configuration: Configuration, log: Logger, dictionaries: SharedDirectory, control: Mailbox<ControlMessage>
+    _ configuration: Configuration, log: Logger, dictionaries: SharedDirectory, control: Mailbox<ControlMessage>,
+    startThread: @escaping ThreadStart = { Thread.startIfPossible(name: $0, $1) != nil }
   ) {
     self.log = log
+    self.startThread = startThread
     context = ServerContext(configuration, log: log, isScratch: false, dictionaries: dictionaries)
     context.begin(workers: [], control: control)
     status.threadsMax = configuration.offloadThreads
@@ -79,17 +85,18 @@ final class OffloadPool: @unchecked Sendable {
 
   // MARK: Callers
 
-  /// Queues a call; false at the bound.
+  /// Queues a call; false at the bound, or when there is no thread and none to be had.
   func submit(_ job: OffloadJob) -> Bool {
     condition.withLock {
-      let fits = queue.count < Self.jobsMax && queueBytes + job.waitingBytes <= Self.queueBytesMax
-      guard fits, !isEnding else {
+      let fits = !isEnding && queue.count < Self.jobsMax && queueBytes + job.waitingBytes <= Self.queueBytesMax
+      if fits, idle <= queue.count, status.threads < status.threadsMax { addThread() }
+      // Without a thread, which the system may refuse, it would wait for ever.
+      guard fits, status.threads > 0 else {
         status.refused += 1
         return false
       }
       queue.append(job)
       queueBytes += job.waitingBytes
-      if idle < queue.count, status.threads < status.threadsMax { startThread() }
       condition.broadcast()
       return true
     }
@@ -143,10 +150,8 @@ final class OffloadPool: @unchecked Sendable {
   // MARK: Threads
 
   /// Under the lock.
-  private func startThread() {
-    status.threads += 1
-    // Dropped: a thread whose call does not end must not hold up the server's end.
-    _ = Thread.start(name: "offload \(status.threads)") { self.work() }
+  private func addThread() {
+    if startThread("offload \(status.threads + 1)", { self.work() }) { status.threads += 1 }
   }
 
   /// What a thread has to do next.

@@ -2,6 +2,7 @@
 // is asked for. It must never wait for a look-up itself: one may hang, and the server still has to end.
 
 import CompletionIO
+import DequeModule
 
 /// What came of a look-up.
 typealias LookupResult = Result<[SocketAddress], HostLookupFailure>
@@ -34,9 +35,8 @@ final class Resolver: @unchecked Sendable {
   private let lookup: @Sendable (String) -> LookupResult
   // Under the condition's lock:
   private var questions: [String: [Question]] = [:]
-  /// Names for which no thread has begun, oldest first from `nextWaiting`.
-  private var waiting: [String] = []
-  private var nextWaiting = 0
+  /// Names for which no thread has begun, oldest first.
+  private var waiting: Deque<String> = []
   private var threads = 0
   private var idleThreads = 0
   private var isEnding = false
@@ -66,8 +66,8 @@ final class Resolver: @unchecked Sendable {
         questions[name]?.append(question)
         return true
       }
-      guard waiting.count - nextWaiting < Self.waitingMax else { return false }
-      if idleThreads <= waiting.count - nextWaiting, threads < Self.threadsMax { startThread() }
+      guard waiting.count < Self.waitingMax else { return false }
+      if idleThreads <= waiting.count, threads < Self.threadsMax { startThread() }
       if threads == 0 { return false }
       questions[name] = [question]
       waiting.append(name)
@@ -82,7 +82,6 @@ final class Resolver: @unchecked Sendable {
       isEnding = true
       questions = [:]
       waiting = []
-      nextWaiting = 0
       condition.broadcast()
     }
   }
@@ -106,16 +105,12 @@ final class Resolver: @unchecked Sendable {
     condition.withLock {
       while true {
         if isEnding { return nil }
-        guard nextWaiting < waiting.count else {
-          waiting.removeAll(keepingCapacity: true)
-          nextWaiting = 0
+        guard let name = waiting.popFirst() else {
           idleThreads += 1
           condition.wait()
           idleThreads -= 1
           continue
         }
-        let name = waiting[nextWaiting]
-        nextWaiting += 1
         let clock = CompletionPort.clock()
         if questions[name]?.contains(where: { $0.until > clock }) == true { return name }
         questions[name] = nil

@@ -1,6 +1,7 @@
 // The tasks that scripts spawned and that have not ended: how each is run, and who waits for it. What a task left is not here: the
 // script's own object has it, so that it is freed with that. Plain data: starting, ending and waking are the worker's.
 
+import DequeModule
 import LuaRuntime
 
 /// Slot and generation of a spawned task; one that outlived its task is recognised.
@@ -43,9 +44,10 @@ struct SpawnTable: ~Copyable {
   private var slots: [SpawnedTask] = []
   private var free: [UInt32] = []
   private(set) var count = 0
-  /// Those to start, in the order of their spawning, from `queueNext` on.
-  private var queue: [SpawnToken] = []
-  private var queueNext = 0
+  /// Those to start, in the order of their spawning.
+  private var queue: Deque<SpawnToken> = []
+  /// The most that have waited there since it was last new.
+  private var queuePeak = 0
   /// Those that were spawned by a generation which is not live yet.
   private var held: [SpawnToken] = []
 
@@ -54,11 +56,8 @@ struct SpawnTable: ~Copyable {
 
   init() {}
 
-  /// Places of the queue in use, of started tasks too.
-  var queuedCount: Int { queue.count }
-
   /// Whether there are tasks to start.
-  var hasQueued: Bool { queueNext < queue.count }
+  var hasQueued: Bool { !queue.isEmpty }
 
   /// Enters a task to be started, or, `isHeld`, one that waits for its generation to go live; nil at the bound.
   mutating func insert(_ run: LuaReference, codeGeneration: Int, isHeld: Bool) -> SpawnToken? {
@@ -70,21 +69,16 @@ struct SpawnTable: ~Copyable {
       token: SpawnToken(slot: slot, generation: generation), run: run, codeGeneration: codeGeneration)
     if Int(slot) < slots.count { slots[Int(slot)] = task } else { slots.append(task) }
     if isHeld { held.append(task.token) } else { queue.append(task.token) }
+    queuePeak = max(queuePeak, queue.count)
     return task.token
   }
 
   /// The next task to start; nil when there is none.
   mutating func takeQueued() -> SpawnToken? {
-    while queueNext < queue.count {
-      let token = queue[queueNext]
-      queueNext += 1
-      if queueNext == queue.count {
-        queue.removeAll(keepingCapacity: queue.count <= Self.queueKeptMax)
-        queueNext = 0
-      } else if queueNext > Self.queueKeptMax, queueNext > queue.count / 2 {
-        // Tasks that spawn the next ones leave it never empty.
-        queue.removeFirst(queueNext)
-        queueNext = 0
+    while let token = queue.popFirst() {
+      if queue.isEmpty, queuePeak > Self.queueKeptMax {
+        queue = []
+        queuePeak = 0
       }
       if isCurrent(token) { return token }
     }
@@ -97,6 +91,7 @@ struct SpawnTable: ~Copyable {
   /// The generation of the held tasks is live: they may start.
   mutating func queueHeld() {
     queue += held
+    queuePeak = max(queuePeak, queue.count)
     held.removeAll()
   }
 

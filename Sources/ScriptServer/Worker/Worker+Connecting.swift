@@ -58,12 +58,11 @@ extension Worker {
     }
   }
 
-  /// Ends a connect and tells the coroutine why: in the next turn, or one that tries again and again would never let another be
-  /// served, since some addresses fail at once.
+  /// Ends a connect, which at some addresses fails at once, and tells the coroutine why.
   private func failConnect(_ number: ConnectNumber, _ reason: StaticString) {
     guard let ticket = connects[number]?.ticket else { return }
     abandonConnect(number)
-    mailbox.post(.answer(ticket, .fails(reason)))
+    fail(ticket, reason)
   }
 
   /// Undoes what a connect has set up; harmless when it is over.

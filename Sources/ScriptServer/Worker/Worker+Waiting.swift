@@ -153,6 +153,9 @@ extension Worker {
     }
   }
 
+  /// Has a wait fail in the next turn: in this one, a script that tries again and again would never let another be served.
+  func fail(_ ticket: WaitTicket, _ reason: StaticString) { mailbox.post(.answer(ticket, .fails(reason))) }
+
   /// Gives back what an answer that nobody waits for has kept.
   private func drop(_ answer: WaitAnswer) {
     if case .given(let reference) = answer { lua.release(reference) }
