@@ -59,6 +59,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.1.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.4.0"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
@@ -76,7 +77,8 @@ let package = Package(
     .target(
       name: "ScriptServer",
       dependencies: [
-        "CompletionIO", "Codecs", "LuaRuntime", .product(name: "Logging", package: "swift-log"),
+        "CompletionIO", "Codecs", "LuaRuntime", .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "Logging", package: "swift-log"),
       ],
       resources: preludeFiles.map { .embedInCode("Prelude/\($0).lua") },
       swiftSettings: hotPath),

@@ -2,6 +2,7 @@
 // is asked for. It must never wait for a look-up itself: one may hang, and the server still has to end.
 
 import CompletionIO
+import DequeModule
 
 /// What came of a look-up.
 typealias LookupResult = Result<[SocketAddress], HostLookupFailure>
@@ -35,7 +36,7 @@ final class Resolver: @unchecked Sendable {
   // Under the condition's lock:
   private var questions: [String: [Question]] = [:]
   /// Names for which no thread has begun, oldest first.
-  private var waiting = Queue<String>()
+  private var waiting: Deque<String> = []
   private var threads = 0
   private var idleThreads = 0
   private var isEnding = false
@@ -80,7 +81,7 @@ final class Resolver: @unchecked Sendable {
     condition.withLock {
       isEnding = true
       questions = [:]
-      waiting.removeAll()
+      waiting = []
       condition.broadcast()
     }
   }

@@ -1,6 +1,7 @@
 // The tasks that scripts spawned and that have not ended: how each is run, and who waits for it. What a task left is not here: the
 // script's own object has it, so that it is freed with that. Plain data: starting, ending and waking are the worker's.
 
+import DequeModule
 import LuaRuntime
 
 /// Slot and generation of a spawned task; one that outlived its task is recognised.
@@ -44,7 +45,9 @@ struct SpawnTable: ~Copyable {
   private var free: [UInt32] = []
   private(set) var count = 0
   /// Those to start, in the order of their spawning.
-  private var queue = Queue<SpawnToken>()
+  private var queue: Deque<SpawnToken> = []
+  /// The most that have waited there since it was last new.
+  private var queuePeak = 0
   /// Those that were spawned by a generation which is not live yet.
   private var held: [SpawnToken] = []
 
@@ -66,20 +69,29 @@ struct SpawnTable: ~Copyable {
       token: SpawnToken(slot: slot, generation: generation), run: run, codeGeneration: codeGeneration)
     if Int(slot) < slots.count { slots[Int(slot)] = task } else { slots.append(task) }
     if isHeld { held.append(task.token) } else { queue.append(task.token) }
+    queuePeak = max(queuePeak, queue.count)
     return task.token
   }
 
   /// The next task to start; nil when there is none.
   mutating func takeQueued() -> SpawnToken? {
     while let token = queue.popFirst() {
+      if queue.isEmpty, queuePeak > Self.queueKeptMax {
+        queue = []
+        queuePeak = 0
+      }
       if isCurrent(token) { return token }
     }
     return nil
   }
 
+  /// Room for queued tasks that is kept when there are none: more than this is rare.
+  private static let queueKeptMax = 4096
+
   /// The generation of the held tasks is live: they may start.
   mutating func queueHeld() {
-    queue.append(contentsOf: held)
+    queue += held
+    queuePeak = max(queuePeak, queue.count)
     held.removeAll()
   }
 
