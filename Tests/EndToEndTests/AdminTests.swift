@@ -106,6 +106,24 @@ import Testing
     #expect(try server.status()["generation"].integer == 2)
   }
 
+  @Test("admin clients that never finish their request are few at a time, and cut off for those behind them")
+  func patience() throws {
+    let server = try MoonportProcess(serving: script("1", Self.rooms), workers: 2)
+    let client = try server.connect()
+    #expect(try client.ask("id") != "")
+    let before = try server.descriptorCount()
+    let idle = try (0..<20).map { number in
+      let idle = try TestClient("unix:\(server.adminPath)")
+      try idle.send(number % 2 == 0 ? "5:" : "")
+      return idle
+    }
+    #expect(try client.ask("id") != "")
+    #expect(try server.status()["connections"].integer == 1)
+    for each in idle.prefix(16) { #expect(try each.waitForEnd() == .closed) }
+    for each in idle.suffix(4) { each.close() }
+    try eventually("all are gone") { try server.descriptorCount() == before }
+  }
+
   @Test("connections lists each client with its id, addresses and rooms")
   func connections() throws {
     let server = try MoonportProcess(serving: script("1", Self.rooms), workers: 2)

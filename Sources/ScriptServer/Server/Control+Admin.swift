@@ -9,9 +9,19 @@ struct AdminClientState {
   var session = AdminSession()
   var output = SendQueue()
   var isWriting = false
+  /// When it is cut off: until then its request has to be there, or its reply to be taken. Never while it waits for the reply.
+  var until = UInt64.max
 }
 
 extension ControlThread {
+  /// Clients at once, besides those that wait for the server's end: beyond, they wait in the backlog, or descriptors kept free for a
+  /// reload would be theirs. As many as one turn accepts may come on top.
+  private static let adminClientsMax = 8
+  /// For a request to come and a reply to be taken, which programs do at once.
+  private static let adminPatienceNanoseconds: UInt64 = 10_000_000_000
+  /// The same while others have to wait behind them.
+  private static let adminHurryNanoseconds: UInt64 = 1_000_000_000
+
   func openAdmin() throws {
     let path = try AdminPath.serverPath(
       option: configuration.adminPath, processID: getpid(), surroundings: .current)
@@ -28,8 +38,30 @@ extension ControlThread {
     guard AdminListener.isAllowed(peerOf: descriptor) else { return Descriptor(adopting: descriptor).close() }
     // What cannot be associated is closed by the port.
     guard let key = try? port.associate(Descriptor(adopting: descriptor), as: .socket) else { return }
-    adminClients[key] = AdminClientState()
+    adminClients[key] = AdminClientState(until: now &+ Self.adminPatienceNanoseconds)
     _ = port.submit(.read, on: key)
+    if adminClients.count - leaving.clients.count >= Self.adminClientsMax {
+      port.cancelRead(adminKey)
+      adminRests = true
+      for (key, client) in adminClients where client.until < .max {
+        adminClients[key]?.until = min(client.until, now &+ Self.adminHurryNanoseconds)
+      }
+    }
+    watchAdminClients()
+  }
+
+  /// Has the clients looked at when the first of them has had its time.
+  private func watchAdminClients() {
+    _ = deadlines.cancel(adminDeadline)
+    adminDeadline = .none
+    guard let next = adminClients.values.map(\.until).min(), next < .max else { return }
+    adminDeadline = deadlines.schedule(at: next, payload: ControlDeadline.adminPatience.rawValue)
+  }
+
+  /// Cuts off the clients that have had their time.
+  func adminPatienceEnds() {
+    for (key, client) in adminClients where client.until <= now { closeAdminClient(key) }
+    watchAdminClients()
   }
 
   func adminCompleted(_ completion: Completion) {
@@ -50,7 +82,9 @@ extension ControlThread {
     switch event {
     case .incomplete, .ignored: break
     case .refused(let reply): send(key, reply)
-    case .request(let request): carryOut(request, key)
+    case .request(let request):
+      adminClients[key]?.until = .max
+      carryOut(request, key)
     }
     if adminClients[key] != nil { _ = port.submit(.read, on: key) }
   }
@@ -68,6 +102,8 @@ extension ControlThread {
       else { return }
       unsafe room.copyMemory(from: base, byteCount: source.count)
     }
+    adminClients[key]?.until = CompletionPort.clock() &+ Self.adminPatienceNanoseconds
+    watchAdminClients()
     flushAdmin(key)
   }
 
@@ -90,6 +126,10 @@ extension ControlThread {
     port.close(key)
     unsafe adminClients[key]?.output.clear(pool: adminPool)
     adminClients[key] = nil
+    if adminRests, adminClients.count - leaving.clients.count < Self.adminClientsMax {
+      adminRests = false
+      _ = port.submit(.accept, on: adminKey)
+    }
   }
 
   // MARK: Requests

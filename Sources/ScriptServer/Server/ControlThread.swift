@@ -31,6 +31,10 @@ final class ControlThread: @unchecked Sendable {
   var admin: AdminListener?
   var adminKey = HandleKey.none
   var adminClients: [HandleKey: AdminClientState] = [:]
+  /// No more of them are accepted for now.
+  var adminRests = false
+  /// When the first of them has had its time.
+  var adminDeadline = DeadlineKey.none
   var adminPool: UnsafeMutablePointer<BufferPool>
   var reloads = ReloadQueue()
   var watcher: WatchedSnapshot?
@@ -128,6 +132,7 @@ final class ControlThread: @unchecked Sendable {
     case .drainTick: drainTick()
     case .forcedEnd: forceEnd()
     case .reloadGrace: endOlderGenerations()
+    case .adminPatience: adminPatienceEnds()
     case nil: break
     }
   }
@@ -162,4 +167,6 @@ enum ControlDeadline: UInt64 {
   case forcedEnd
   /// Suspended handlers of older code had their time.
   case reloadGrace
+  /// An admin client has had its time to send its request or take its reply.
+  case adminPatience
 }
