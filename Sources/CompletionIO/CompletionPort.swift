@@ -145,6 +145,13 @@ public final class CompletionPort: @unchecked Sendable {
     unsafe state.pointee.sendNow(bytes, on: key)
   }
 
+  /// How many pipes relays have open or keep for the next bulk; each is two descriptors. pipe(2).
+  public var openPipes: Int { unsafe state.pointee.pipes.count }
+
+  /// Lets relays have at most `count` pipes, and never more than 32; those beyond are closed, once they are empty. Without one a relay
+  /// copies.
+  public func limitPipes(_ count: Int) { unsafe state.pointee.pipes.limit(to: count) }
+
   /// Has the processor fetch what the port keeps of a handle, by its slot, while other handles are sent to.
   @inline(__always)
   package func prefetch(_ slot: UInt32) { unsafe state.pointee.table.prefetch(slot) }

@@ -120,14 +120,17 @@ struct PipePool {
   /// descriptors and up to 64 KiB that the kernel counts against the user's limit.
   static let pipesMax = 32
   private var idle: [KernelPipe] = []
-  private var count = 0
+  /// How many are open, in use or not.
+  private(set) var count = 0
+  /// How many may be.
+  private var allowed = pipesMax
   /// splice(2) or pipe(2) was refused for good: by a container's filter, say.
   private var isRefused = false
 
   /// An empty pipe; nil when there is none to be had.
   mutating func take() -> KernelPipe? {
     if let pipe = idle.popLast() { return pipe }
-    guard count < Self.pipesMax, !isRefused else { return nil }
+    guard count < allowed, !isRefused else { return nil }
     var ends: (CInt, CInt) = (-1, -1)
     guard unsafe clinux_pipe(&ends.0, &ends.1) == 0 else { return nil }
     count += 1
@@ -135,7 +138,15 @@ struct PipePool {
   }
 
   /// Takes an empty pipe back.
-  mutating func give(_ pipe: KernelPipe) { idle.append(pipe) }
+  mutating func give(_ pipe: KernelPipe) {
+    if count > allowed { drop(pipe) } else { idle.append(pipe) }
+  }
+
+  /// Has no more than so many open, those in use aside, which are closed when they are given back.
+  mutating func limit(to pipes: Int) {
+    allowed = min(max(pipes, 0), Self.pipesMax)
+    while count > allowed, let pipe = idle.popLast() { drop(pipe) }
+  }
 
   /// Closes a pipe that is not empty, or of no use.
   mutating func drop(_ pipe: KernelPipe, isRefused: Bool = false) {

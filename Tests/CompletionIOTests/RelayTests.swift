@@ -76,9 +76,12 @@ struct RelayTests {
     #expect(b.peer.receive(exactly: 9) == Array("firstabcd".utf8))
   }
 
-  @Test("bulk in both directions arrives byte for byte, by splice and by copies", arguments: [false, true])
-  func bulk(unix: Bool) throws {
+  @Test(
+    "bulk in both directions arrives byte for byte, by splice and by copies, through no more pipes than are allowed",
+    arguments: [false, true], [0, 1, 32])
+  func bulk(unix: Bool, pipes: Int) throws {
     let count = 3_000_000
+    port.limitPipes(pipes)
     let (a, b) = try pair(unix: unix)
     _ = port.submit(.relay(to: b.key), on: a.key)
     _ = port.submit(.relay(to: a.key), on: b.key)
@@ -107,6 +110,9 @@ struct RelayTests {
     for thread in threads { thread.join() }
     #expect(equal.all == [true, true])
     #expect(port.relayedBytes == UInt64(2 * count))
+    #expect(port.openPipes <= pipes)
+    port.limitPipes(0)
+    #expect(port.openPipes == 0)
   }
 
   @Test("a target that does not read stops the source, and gets everything once it does")

@@ -235,7 +235,7 @@ extension ControlThread {
   private func computeDescriptorLimit() {
     var limit = rlimit()
     guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-    let used = OpenDescriptors.count() - context.openSockets
+    let used = OpenDescriptors.count() - context.openDescriptors
     let allowed = Int(clamping: limit.rlim_cur)
     clientDescriptorsMax = max(allowed - used - Self.reservedDescriptors, 1)
     context.descriptorsMax.store(clientDescriptorsMax, ordering: .relaxed)
@@ -243,13 +243,13 @@ extension ControlThread {
 
   /// Has the port accept no more clients at once than there are descriptors for.
   func limitAccepts() {
-    port.limitAccepts(perBatch: clientDescriptorsMax - context.openSockets)
+    port.limitAccepts(perBatch: clientDescriptorsMax - context.openDescriptors)
   }
 
   /// Stops accepting while there is no descriptor to spare: waiting clients stay in the backlog, and the admin socket, reloads
   /// and scripts still find descriptors.
   private func pauseWhenFull() {
-    guard context.openSockets >= clientDescriptorsMax else { return }
+    guard context.openDescriptors >= clientDescriptorsMax else { return }
     log.warning("out of descriptors: clients wait until others leave", metadata: ["clients": "\(clientDescriptorsMax)"])
     context.wantsDescriptors.store(true, ordering: .relaxed)
     for key in listeners.keys where listeners[key]?.isAccepting == true {
@@ -257,12 +257,12 @@ extension ControlThread {
       port.cancelRead(key)
     }
     // One that left between the look and the mark posted nothing.
-    if context.openSockets < clientDescriptorsMax { resumeAccepting() }
+    if context.openDescriptors < clientDescriptorsMax { resumeAccepting() }
   }
 
   func resumeAccepting() {
     guard context.wantsDescriptors.load(ordering: .relaxed),
-      context.openSockets < clientDescriptorsMax
+      context.openDescriptors < clientDescriptorsMax
     else { return }
     context.wantsDescriptors.store(false, ordering: .relaxed)
     for key in Array(listeners.keys) { startAccepting(key) }

@@ -29,7 +29,9 @@ final class ServerContext: @unchecked Sendable {
   let clientDescriptors = Atomic<Int>(0)
   /// Sockets that scripts have opened, by `moonport.connect`.
   let outgoingDescriptors = Atomic<Int>(0)
-  /// Sockets of both kinds that may be open at once.
+  /// Descriptors of the pipes that relaying has open.
+  private let pipeDescriptors = Atomic<Int>(0)
+  /// So many of all kinds may be open at once.
   let descriptorsMax = Atomic<Int>(.max)
   /// Looks names up.
   let resolver = Resolver()
@@ -76,13 +78,25 @@ final class ServerContext: @unchecked Sendable {
     if wantsDescriptors.load(ordering: .relaxed) { control?.post(.descriptorsFreed) }
   }
 
-  /// Sockets of clients and of scripts.
-  var openSockets: Int {
+  /// A worker's relays have opened or closed so many pipes.
+  func pipesChanged(by count: Int) {
+    pipeDescriptors.add(2 * count, ordering: .relaxed)
+    if count < 0, wantsDescriptors.load(ordering: .relaxed) { control?.post(.descriptorsFreed) }
+  }
+
+  /// How many more pipes the relays of one worker may open: all workers' together take a quarter of what is to spare.
+  var pipesToSpare: Int {
+    max(descriptorsMax.load(ordering: .relaxed) - openDescriptors, 0) / (8 * max(workerCount, 1))
+  }
+
+  /// Descriptors of clients' sockets, of scripts' and of what they are piped through.
+  var openDescriptors: Int {
     clientDescriptors.load(ordering: .relaxed) + outgoingDescriptors.load(ordering: .relaxed)
+      + pipeDescriptors.load(ordering: .relaxed)
   }
 
   /// Whether a script may open one more socket.
-  var hasDescriptorToSpare: Bool { openSockets < descriptorsMax.load(ordering: .relaxed) }
+  var hasDescriptorToSpare: Bool { openDescriptors < descriptorsMax.load(ordering: .relaxed) }
 
   /// Counts a client that was turned away.
   func refused(_ reason: String) { lock.withLock { refusals[reason, default: 0] += 1 } }

@@ -41,6 +41,8 @@ struct PipeTable {
   private var pipes: [Pipe] = []
   private var free: [Int32] = []
 
+  var isEmpty: Bool { free.count == pipes.count }
+
   mutating func insert(_ pipe: Pipe) -> Int32 {
     guard let index = free.popLast() else {
       pipes.append(pipe)

@@ -51,6 +51,8 @@ final class Worker: @unchecked Sendable {
   var pipes = PipeTable()
   /// How many of the bytes that the port has relayed are counted.
   var countedRelayedBytes: UInt64 = 0
+  /// How many of the kernel's pipes, through which it does so, are counted.
+  var countedKernelPipes = 0
   var deadlines = Deadlines()
   var relaxation = Relaxation()
   /// Handlers and limits by the server's index of listeners, as the current generation has them.
@@ -234,6 +236,7 @@ final class Worker: @unchecked Sendable {
     if lua.wantsMemory { recoverMemory() }
     if lua.isSwollen { willRelaxMemory() }
     if port.relayedBytes != countedRelayedBytes { countRelayed() }
+    if !pipes.isEmpty || countedKernelPipes > 0 { settleKernelPipes() }
   }
 }
 
@@ -243,6 +246,20 @@ extension Worker {
     countedRelayedBytes = port.relayedBytes
     counters.bytesIn.add(bytes)
     counters.bytesOut.add(bytes)
+  }
+
+  /// Counts the kernel's pipes among the descriptors in use, and bounds them by what is to spare: none while nothing is piped.
+  private func settleKernelPipes() {
+    countKernelPipes()
+    let mayHaveSome = !pipes.isEmpty && !server.wantsDescriptors.load(ordering: .relaxed)
+    port.limitPipes(mayHaveSome ? countedKernelPipes + server.pipesToSpare : 0)
+    countKernelPipes()
+  }
+
+  private func countKernelPipes() {
+    if port.openPipes == countedKernelPipes { return }
+    server.pipesChanged(by: port.openPipes - countedKernelPipes)
+    countedKernelPipes = port.openPipes
   }
 }
 
