@@ -84,9 +84,11 @@ final class ServerContext: @unchecked Sendable {
     if count < 0, wantsDescriptors.load(ordering: .relaxed) { control?.post(.descriptorsFreed) }
   }
 
-  /// How many more pipes the relays of one worker may open: all workers' together take a quarter of what is to spare.
-  var pipesToSpare: Int {
-    max(descriptorsMax.load(ordering: .relaxed) - openDescriptors, 0) / (8 * max(workerCount, 1))
+  /// How many pipes the relays of a worker that has `count` may have: none while clients wait for descriptors, else so many more that
+  /// all workers' together take a quarter of what is to spare.
+  func pipesAllowed(having count: Int) -> Int {
+    if wantsDescriptors.load(ordering: .relaxed) { return 0 }
+    return count + max(descriptorsMax.load(ordering: .relaxed) - openDescriptors, 0) / (8 * max(workerCount, 1))
   }
 
   /// Descriptors of clients' sockets, of scripts' and of what they are piped through.

@@ -249,4 +249,33 @@ extension Worker {
     guard task.token != .none, tasks[task.token].endsInPipe else { return false }
     return message.prefix { $0 != "\n" }.hasSuffix("reloaded")
   }
+
+  // MARK: Counting
+
+  /// What `status` shows of relaying, and what it takes of the descriptors.
+  @inline(__always)
+  func reportPiping() {
+    if port.relayedBytes != countedRelayedBytes { countRelayed() }
+    if !pipes.isEmpty || countedKernelPipes > 0 { settleKernelPipes() }
+  }
+
+  private func countRelayed() {
+    let bytes = Int(port.relayedBytes - countedRelayedBytes)
+    countedRelayedBytes = port.relayedBytes
+    counters.bytesIn.add(bytes)
+    counters.bytesOut.add(bytes)
+  }
+
+  /// Counts the kernel's pipes among the descriptors in use, and bounds them by what is to spare: none while nothing is piped.
+  private func settleKernelPipes() {
+    countKernelPipes()
+    port.limitPipes(pipes.isEmpty ? 0 : server.pipesAllowed(having: countedKernelPipes))
+    countKernelPipes()
+  }
+
+  private func countKernelPipes() {
+    if port.openPipes == countedKernelPipes { return }
+    server.pipesChanged(by: port.openPipes - countedKernelPipes)
+    countedKernelPipes = port.openPipes
+  }
 }

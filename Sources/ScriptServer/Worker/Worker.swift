@@ -235,31 +235,7 @@ final class Worker: @unchecked Sendable {
     counters.budgetErrors.set(lua.endedRuns)
     if lua.wantsMemory { recoverMemory() }
     if lua.isSwollen { willRelaxMemory() }
-    if port.relayedBytes != countedRelayedBytes { countRelayed() }
-    if !pipes.isEmpty || countedKernelPipes > 0 { settleKernelPipes() }
-  }
-}
-
-extension Worker {
-  private func countRelayed() {
-    let bytes = Int(port.relayedBytes - countedRelayedBytes)
-    countedRelayedBytes = port.relayedBytes
-    counters.bytesIn.add(bytes)
-    counters.bytesOut.add(bytes)
-  }
-
-  /// Counts the kernel's pipes among the descriptors in use, and bounds them by what is to spare: none while nothing is piped.
-  private func settleKernelPipes() {
-    countKernelPipes()
-    let mayHaveSome = !pipes.isEmpty && !server.wantsDescriptors.load(ordering: .relaxed)
-    port.limitPipes(mayHaveSome ? countedKernelPipes + server.pipesToSpare : 0)
-    countKernelPipes()
-  }
-
-  private func countKernelPipes() {
-    if port.openPipes == countedKernelPipes { return }
-    server.pipesChanged(by: port.openPipes - countedKernelPipes)
-    countedKernelPipes = port.openPipes
+    reportPiping()
   }
 }
 
