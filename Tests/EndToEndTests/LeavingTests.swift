@@ -138,9 +138,8 @@ import Testing
     let clients = try server.connect(2)
     for client in clients { #expect(try client.ask("x") == "x") }
     try clients[0].send("stuck\n")
-    server.sendSignal(SIGTERM)
-    try waitUntilClosed(server)
-    server.sendSignal(SIGTERM)
+    let result = try server.control("stop")
+    #expect(result.status == .exited(1) && contains(result.errors, "a worker did not end in time"), "\(result)")
     #expect(try server.waitForExit() == .exited(3))
     #expect(contains(server.errors, "a worker did not end"))
   }

@@ -97,9 +97,12 @@ extension ControlThread {
     exit(Self.stuckExitStatus)
   }
 
-  /// A worker that does not end is in a handler that does not return: nothing is left but to end the process.
+  /// A worker that does not end is in a handler that does not return, or has more before it than it gets done: nothing is left but to
+  /// end the process.
   func forceEnd() {
-    log.critical("a worker did not end: a handler keeps it busy; ending the process")
+    log.critical("a worker did not end: a handler, or much that was sent to it, keeps it busy; ending the process")
+    let report = "a worker did not end in time, so the process ended, with exit status \(ExitStatus.cut)"
+    for client in leaving.clients { answer(client, AdminReply(status: 1, text: report)) }
     admin?.close()
     exit(ExitStatus.cut)
   }
