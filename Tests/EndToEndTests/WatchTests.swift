@@ -118,10 +118,11 @@ import Testing
     let server = try MoonportProcess(serving: script("1"), workers: 1)
     try server.replaceScript(script("2", slow))
     // The socket itself: a process for each would spread the triggers over seconds on a busy machine.
-    let operators = try (0..<30).map { _ in try TestClient("unix:\(server.adminPath)") }
-    for (index, client) in operators.enumerated() {
+    let operators = try (0..<30).map { index in
+      let client = try TestClient("unix:\(server.adminPath)")
       try client.send("9:6:reload,,")
       if index % 3 == 0 { server.sendSignal(SIGHUP) }
+      return client
     }
     for client in operators { #expect(contains(try client.receiveTextUntilEnd(), " is live")) }
     try eventually("the last of them is over") { try server.connect().ask("x") == "2 x" }

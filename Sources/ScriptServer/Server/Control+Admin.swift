@@ -14,13 +14,15 @@ struct AdminClientState {
 }
 
 extension ControlThread {
-  /// Clients at once, besides those that wait for the server's end: beyond, they wait in the backlog, or descriptors kept free for a
+  /// Clients that send their request or take their reply at once: beyond, others wait in the backlog, or descriptors kept free for a
   /// reload would be theirs. As many as one turn accepts may come on top.
-  private static let adminClientsMax = 8
+  private static let adminTalkersMax = 8
+  /// All clients at once, with those that wait for a reply, but without those that wait for the server's end.
+  private static let adminClientsMax = 64
   /// For a request to come and a reply to be taken, which programs do at once.
   private static let adminPatienceNanoseconds: UInt64 = 10_000_000_000
   /// The same while others have to wait behind them.
-  private static let adminHurryNanoseconds: UInt64 = 1_000_000_000
+  private static let adminHurryNanoseconds: UInt64 = 3_000_000_000
 
   func openAdmin() throws {
     let path = try AdminPath.serverPath(
@@ -40,7 +42,7 @@ extension ControlThread {
     guard let key = try? port.associate(Descriptor(adopting: descriptor), as: .socket) else { return }
     adminClients[key] = AdminClientState(until: now &+ Self.adminPatienceNanoseconds)
     _ = port.submit(.read, on: key)
-    if adminClients.count - leaving.clients.count >= Self.adminClientsMax {
+    if adminIsCrowded {
       port.cancelRead(adminKey)
       adminRests = true
       for (key, client) in adminClients where client.until < .max {
@@ -48,6 +50,18 @@ extension ControlThread {
       }
     }
     watchAdminClients()
+  }
+
+  private var adminIsCrowded: Bool {
+    adminClients.values.count { $0.until < .max } >= Self.adminTalkersMax
+      || adminClients.count - leaving.clients.count >= Self.adminClientsMax
+  }
+
+  /// Accepts clients again once there is room.
+  private func acceptAdminAgain() {
+    guard adminRests, !adminIsCrowded else { return }
+    adminRests = false
+    _ = port.submit(.accept, on: adminKey)
   }
 
   /// Has the clients looked at when the first of them has had its time.
@@ -84,6 +98,7 @@ extension ControlThread {
     case .refused(let reply): send(key, reply)
     case .request(let request):
       adminClients[key]?.until = .max
+      acceptAdminAgain()
       carryOut(request, key)
     }
     if adminClients[key] != nil { _ = port.submit(.read, on: key) }
@@ -126,10 +141,7 @@ extension ControlThread {
     port.close(key)
     unsafe adminClients[key]?.output.clear(pool: adminPool)
     adminClients[key] = nil
-    if adminRests, adminClients.count - leaving.clients.count < Self.adminClientsMax {
-      adminRests = false
-      _ = port.submit(.accept, on: adminKey)
-    }
+    acceptAdminAgain()
   }
 
   // MARK: Requests
