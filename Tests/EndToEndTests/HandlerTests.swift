@@ -178,6 +178,7 @@ import Testing
     try client.send("twice\n")
     #expect(try client.waitForEnd() == .closed)
     try server.waitForOutput(containing: "closed error\n")
+    try server.waitForErrors(containing: "on_error was told of")
     let lines = server.errors.split(separator: "\n").dropFirst().map(String.init)
     #expect(lines.count == 2)
     #expect(contains(lines.first ?? "", "main.lua:8: the second"))

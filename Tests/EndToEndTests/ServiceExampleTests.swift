@@ -63,7 +63,7 @@ import Testing
     #expect(try wrong.receiveTextUntilEnd() == "wrong name or password\nno login: too many tries\n")
     #expect(try second.ask("who") == "1 inside")
     for text in ["wrong password name=ada", "wrong password name=nobody", "wrong password name=bob"] {
-      #expect(contains(server.errors, text))
+      try server.waitForErrors(containing: text)
     }
   }
 

@@ -186,6 +186,7 @@ import Testing
       end
       """)
     try server.waitForOutput(containing: "fourth beat\n")
+    try server.waitForErrors(containing: "of beat 3")
     for text in ["of after", "of beat 1", "of beat 2", "of beat 3"] {
       #expect(occurrences(of: ": \(text)\\nstack traceback:", in: server.errors) == 1, "\(text): \(server.errors)")
     }
