@@ -100,6 +100,40 @@ import Testing
     #expect(contains(server.output, "closed: shutdown"))
   }
 
+  @Test("a drain that is asked for again gets the new deadline")
+  func drainAgain() throws {
+    let server = try MoonportProcess(serving: script("1", Self.talking), workers: 2)
+    let client = try server.connect()
+    #expect(try client.ask("x") == "1 x")
+    let long = TestThread { try server.done("drain", "--timeout", "600") }
+    try waitUntilClosed(server)
+    try server.done("drain", "--timeout", "0.2")
+    #expect(try client.waitForEnd() == .closed)
+    try long.join()
+    #expect(try server.waitForExit() == .exited(3))
+  }
+
+  @Test("a worker that is far behind answers its operator, and ends when it is told to, saying what it let go of")
+  func farBehind() throws {
+    let body = """
+      moonport.subscribe("work", function() local over = os.clock() + 0.01 repeat until os.clock() > over end)
+      function handlers.on_message(conn, text)
+        for number = 1, 5000 do moonport.publish("work", number) end
+        conn:send(text)
+      end
+      """
+    let server = try MoonportProcess(serving: script("1", body), workers: 1)
+    let client = try server.connect()
+    #expect(try client.ask("x") == "x")
+    #expect(contains(try server.done("connections"), "127.0.0.1"))
+    let done = try server.done("stop")
+    #expect(contains(done, "messages were not delivered in time"), "\(done)")
+    #expect(try client.waitForEnd() == .closed)
+    #expect(try server.waitForExit() == .exited(3))
+    #expect(contains(server.errors, "a worker ended before it had handled all that was sent to it"))
+    #expect(!contains(server.errors, "did not end:"))
+  }
+
   @Test("stop ends the server now; what was queued for clients still arrives, and the address is free")
   func stop() throws {
     let body = """

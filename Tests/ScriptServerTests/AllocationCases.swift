@@ -112,7 +112,7 @@ extension AllocationFailureTests {
         subscribe = function() assert(moonport.subscribe("a channel of some length", decode):cancel()) end,
         spawn = function()
           assert(moonport.spawn(function(a, b) moonport.sleep(0) return b end, 1, "b"):wait() == "b")
-          local waits = moonport.spawn(function() local x <close> = setmetatable({}, { __close = print }) moonport.sleep(100) end)
+          local waits = moonport.spawn(function() local x <close> = setmetatable({}, { __close = type }) moonport.sleep(100) end)
           assert(waits:wait(0) == nil and waits:cancel())
           assert(select(2, waits:wait()) == "cancelled")
           local _, problem, traceback = moonport.spawn(error, "x"):wait()

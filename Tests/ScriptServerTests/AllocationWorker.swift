@@ -32,7 +32,9 @@ final class AllocationWorker {
 
   /// Makes the script live as a new generation; the error, or nil. Allocations fail from the `loading`th of the loading on, or
   /// from the `handingOver`th of the switch on.
-  func reload(loading: Int? = nil, handingOver: Int? = nil) throws -> String? {
+  func reload(loading: Int? = nil, handingOver: Int? = nil, meetingNanoseconds: UInt64 = 2_000_000_000) throws
+    -> String?
+  {
     generation += 1
     let snapshot = try Snapshot.read(script: folder.path("script.lua"), number: generation)
     let plan = try ScratchRun.plan(snapshot, Configuration()).map {
@@ -43,7 +45,7 @@ final class AllocationWorker {
     let transaction = ReloadTransaction(
       number: generation, snapshot: snapshot, plan: plan, listeners: plan.indices.map { UInt16($0) },
       counters: plan.map { _ in ListenerCounters() }, loadBudgetNanoseconds: 5_000_000_000,
-      participants: 1)
+      participants: 1, meetingNanoseconds: meetingNanoseconds)
     // The worker looks up its listeners' counters by bare reference.
     transactions.append(transaction)
     failing(loading) { worker.prepare(transaction) }

@@ -23,6 +23,24 @@ struct MailboxTests {
     #expect(port.dequeue(timeoutNanoseconds: 0).count == 1)
   }
 
+  @Test("urgent messages are fetched apart from all others, and tell the port of themselves")
+  func urgent() throws {
+    let port = try CompletionPort()
+    let mailbox = Mailbox<Int>(port: port)
+    mailbox.post(1)
+    #expect(mailbox.postUrgent(2) && mailbox.postUrgent(3))
+    let keys = port.dequeue(timeoutNanoseconds: 0).map(\.packet.key)
+    #expect(keys == [Mailbox<Int>.packetKey, Mailbox<Int>.urgentPacketKey, Mailbox<Int>.urgentPacketKey])
+    #expect(mailbox.takeUrgent() == [2, 3] && mailbox.takeUrgent() == [])
+    var messages: [Int] = []
+    mailbox.drain(into: &messages)
+    #expect(messages == [1])
+    mailbox.post(4)
+    mailbox.postUrgent(5)
+    #expect(mailbox.close() == [5, 4])
+    #expect(!mailbox.postUrgent(6) && mailbox.takeUrgent() == [])
+  }
+
   @Test("many senders lose nothing, and each one's messages stay in order")
   func senders() throws {
     let port = try CompletionPort()

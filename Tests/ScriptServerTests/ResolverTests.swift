@@ -105,6 +105,22 @@ struct ResolverTests {
     resolver.end()
   }
 
+  @Test("questions whose time is over do not pile up behind a look-up that hangs")
+  func overdue() {
+    let gate = Gate()
+    let resolver = Resolver { gate.pass($0) }
+    #expect(ask(resolver, "hangs", 0))
+    gate.waitUntilBegun(1)
+    for number in 1...100 { #expect(ask(resolver, "hangs", ConnectNumber(number))) }
+    for number in 1000..<10_000 {
+      #expect(ask(resolver, "hangs", ConnectNumber(number), until: CompletionPort.clock()))
+    }
+    #expect((101...202).contains(resolver.waitingQuestions))
+    gate.open()
+    #expect(Array(answered(101).prefix(101)) == Array(0...100))
+    resolver.end()
+  }
+
   @Test("ending does not wait for a look-up that hangs, and nothing is taken afterwards")
   func ending() {
     let gate = Gate()

@@ -19,7 +19,6 @@ struct SubscriptionsTests {
     let other = table.insert(sport, LuaReference(index: 9), codeGeneration: 2)!
     #expect(table.tokens(of: news) == tokens && table.tokens(of: sport) == [other] && table.count == 4)
     #expect(directory.subscribers(news) == [3] && directory.subscribers(sport) == [3])
-    #expect(table.tokens { $0.codeGeneration == 2 } == [other])
     #expect(table.remove(tokens[1]) == LuaReference(index: 1))
     #expect(table.tokens(of: news) == [tokens[0], tokens[2]])
     #expect(table.remove(tokens[0]) != nil && table.remove(tokens[2]) != nil)
@@ -39,6 +38,22 @@ struct SubscriptionsTests {
     for number in [0, -1, Int64.max, Int64.min, 1 << 24] {
       #expect(table.remove(SubscriptionToken(rawValue: number)) == nil)
     }
+  }
+
+  @Test("a generation's subscriptions go at once, and the others keep their order")
+  func ofGeneration() {
+    let directory = ChannelDirectory()
+    var table = Subscriptions(directory: directory, worker: 0)
+    let tokens = (0..<10).map { table.insert(news, LuaReference(index: $0), codeGeneration: Int($0) % 2)! }
+    let other = table.insert(sport, LuaReference(index: 10), codeGeneration: 1)!
+    #expect(table.removeAll(of: 1).map(\.index).sorted() == [1, 3, 5, 7, 9, 10])
+    #expect(table.tokens(of: news) == tokens.enumerated().filter { $0.offset % 2 == 0 }.map(\.element))
+    #expect(table.tokens(of: sport) == [] && directory.subscribers(sport).isEmpty && directory.subscribers(news) == [0])
+    #expect(table.count == 5 && table[other] == nil && table[tokens[1]] == nil && table[tokens[2]] != nil)
+    #expect(table.removeAll(of: 1) == [])
+    // The places are used again, one each.
+    let again = (0..<6).map { table.insert(sport, LuaReference(index: $0), codeGeneration: 2)!.slot }
+    #expect(Set(again).isDisjoint(with: [0, 2, 4, 6, 8]) && Set(again).count == 6)
   }
 
   @Test("at the bound there is no further subscription")

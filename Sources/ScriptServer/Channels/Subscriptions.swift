@@ -79,11 +79,33 @@ struct Subscriptions: ~Copyable {
   mutating func remove(_ token: SubscriptionToken) -> LuaReference? {
     guard let subscription = self[token] else { return nil }
     leaveChannel(subscription)
+    forget(token)
+    return subscription.function
+  }
+
+  private mutating func forget(_ token: SubscriptionToken) {
     slots[Int(token.slot)].function = .none
     slots[Int(token.slot)].token.generation = max(token.generation &+ 1, 1)
     free.append(token.slot)
     count -= 1
-    return subscription.function
+  }
+
+  /// Forgets all subscriptions of a generation at once, each channel's list being gone through a single time; returns their functions,
+  /// which are the caller's to give back.
+  mutating func removeAll(of codeGeneration: Int) -> [LuaReference] {
+    var functions: [LuaReference] = []
+    for (channel, tokens) in channels {
+      let (kept, gone) = (
+        tokens.filter { slots[Int($0.slot)].codeGeneration != codeGeneration },
+        tokens.filter { slots[Int($0.slot)].codeGeneration == codeGeneration }
+      )
+      if gone.isEmpty { continue }
+      functions += gone.map { slots[Int($0.slot)].function }
+      for token in gone { forget(token) }
+      channels[channel] = kept.isEmpty ? nil : kept
+      if kept.isEmpty { directory.leave(worker, channel) }
+    }
+    return functions
   }
 
   /// Takes a subscription out of its channel's list, which is in the order of the numbers: many may leave at once.
@@ -106,9 +128,4 @@ struct Subscriptions: ~Copyable {
 
   /// The subscriptions to a channel in the order they were made. A copy: functions may subscribe and cancel while it is walked.
   func tokens(of channel: ChannelName) -> [SubscriptionToken] { channels[channel] ?? [] }
-
-  /// The subscriptions for which `condition` holds.
-  func tokens(where condition: (Subscription) -> Bool) -> [SubscriptionToken] {
-    count == 0 ? [] : slots.filter { $0.function.exists && condition($0) }.map(\.token)
-  }
 }

@@ -25,6 +25,14 @@ struct Standstill {
   }
 }
 
+/// A published message on its way through a worker's subscriptions: those of one message may take more than a turn.
+struct Delivery {
+  let values: PlainData
+  let tokens: [SubscriptionToken]
+  /// Those before it have got it.
+  var next = 0
+}
+
 extension Worker {
   /// Posts the packed list `values` to every worker that has subscribers; false when one of them is so far behind that its
   /// mailbox takes no more. The others get the message all the same.
@@ -53,17 +61,34 @@ extension Worker {
     return isComplete
   }
 
-  /// Starts the function of each subscription that was there when the message came, in the order they were made.
+  /// Begins the delivery of a message to the subscriptions that are there now.
   func deliver(_ message: PublishedMessage) {
-    guard let generation else { return }
-    for token in subscriptions.tokens(of: message.channel) {
-      // One may have been cancelled by another's function; those of a generation that is not live yet have to wait.
-      guard let subscription = subscriptions[token], subscription.codeGeneration <= generation.number else { continue }
-      counters.delivered.add(1)
-      let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: subscription.codeGeneration)
-      unsafe message.values.withValue { unsafe start(subscription.function, LuaArguments($0), owner) }
-      settle()
+    // Before a generation is live, nobody can have subscribed.
+    guard generation != nil else { return }
+    delivery = Delivery(values: message.values, tokens: subscriptions.tokens(of: message.channel))
+  }
+
+  /// Starts the functions of the next subscriptions that the message under way is for, in the order they were made.
+  func goOnDelivering(_ share: inout TurnShare) {
+    guard let current = delivery else { return }
+    var next = current.next
+    while next < current.tokens.count, !share.isUsedUp {
+      deliver(current.values, to: current.tokens[next])
+      next += 1
+      share.spend()
     }
+    delivery?.next = next
+    if next == current.tokens.count { delivery = nil }
+  }
+
+  private func deliver(_ values: PlainData, to token: SubscriptionToken) {
+    // One may have been cancelled by another's function; those of a generation that is not live yet have to wait.
+    guard let generation, let subscription = subscriptions[token], subscription.codeGeneration <= generation.number
+    else { return }
+    counters.delivered.add(1)
+    let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: subscription.codeGeneration)
+    unsafe values.withValue { unsafe start(subscription.function, LuaArguments($0), owner) }
+    settle()
   }
 
   /// From the meeting of a reload on, what is published stays here.
@@ -93,6 +118,7 @@ extension Worker {
 
   /// Ends the subscriptions of a generation that is over.
   func cancelSubscriptions(of codeGeneration: Int) {
-    for token in subscriptions.tokens(where: { $0.codeGeneration == codeGeneration }) { cancelSubscription(token) }
+    for function in subscriptions.removeAll(of: codeGeneration) { lua.release(function) }
+    counters.subscriptions.set(subscriptions.count)
   }
 }

@@ -32,13 +32,15 @@ final class ReloadTransaction: @unchecked Sendable {
 
   /// CPU time that a worker may spend on loading, in nanoseconds.
   private let loadBudgetNanoseconds: UInt64
-  /// How long the meeting waits for a worker that is busy with a handler; the others stand still meanwhile.
-  static let meetingNanoseconds: UInt64 = 2_000_000_000
+  /// How long the meeting waits for a worker that is busy with a handler, and then for each to deliver what the old code has sent; the
+  /// others stand still meanwhile.
+  let meetingNanoseconds: UInt64
 
   init(
     number: Int, snapshot: Snapshot, plan: [ListenerSettings], listeners: [UInt16], counters: [ListenerCounters],
-    loadBudgetNanoseconds: UInt64, participants: Int
+    loadBudgetNanoseconds: UInt64, participants: Int, meetingNanoseconds: UInt64 = 2_000_000_000
   ) {
+    self.meetingNanoseconds = meetingNanoseconds
     self.number = number
     self.snapshot = snapshot
     self.plan = plan
@@ -57,7 +59,8 @@ final class ReloadTransaction: @unchecked Sendable {
       while answers < participants, condition.wait(untilNanoseconds: deadline) {}
       if answers < participants, failure == nil {
         failure =
-          "\(participants - answers) of \(participants) workers did not load the script in time: a handler keeps them busy"
+          "\(participants - answers) of \(participants) workers did not load the script in time: a handler, or much that was sent to"
+          + " them, keeps them busy"
       }
       stage = failure == nil ? .meeting : .decided
       answers = 0
@@ -95,12 +98,15 @@ final class ReloadTransaction: @unchecked Sendable {
         condition.broadcast()
         return true
       }
-      let deadline = CompletionPort.clock() + Self.meetingNanoseconds
+      let deadline = CompletionPort.clock() + meetingNanoseconds
       while stage == .meeting, condition.wait(untilNanoseconds: deadline) {}
-      if stage == .meeting { decide("a worker did not stop for the reload within 2 seconds: a handler keeps it busy") }
+      if stage == .meeting { decide(Self.notMet) }
       return stage == .handingOver
     }
   }
+
+  private static let notMet =
+    "a worker did not stop for the reload in time: a handler, or much that was sent to it, keeps it busy"
 
   /// A worker will not come to the meeting.
   func giveUp(_ problem: String) {
@@ -123,7 +129,7 @@ final class ReloadTransaction: @unchecked Sendable {
     condition.withLock {
       delivered += 1
       condition.broadcast()
-      let deadline = CompletionPort.clock() + Self.meetingNanoseconds
+      let deadline = CompletionPort.clock() + meetingNanoseconds
       while delivered < participants, condition.wait(untilNanoseconds: deadline) {}
     }
   }

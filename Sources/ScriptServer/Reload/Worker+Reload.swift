@@ -66,9 +66,10 @@ extension Worker {
     guard transaction.meet() else { return discardCandidate() }
     // Everybody has stopped: what the old code has sent is either out or in the mailboxes.
     holdPublished()
-    deliverWaiting(toSubscribers: true)
+    let isDelivered = deliverWaiting(
+      toSubscribers: true, until: CompletionPort.clock() + transaction.meetingNanoseconds)
     flushDirty()
-    let problem = handOver(transaction)
+    let problem = isDelivered ? handOver(transaction) : tooMuchWaits
     // What on_save has broadcast is in the others' mailboxes before they are asked to deliver it.
     postGathered()
     let isSwitching = transaction.decide(handedOver: problem)
@@ -78,10 +79,16 @@ extension Worker {
     // on_save may have broadcast: that, too, is old code's, and out before anybody's new code runs. Handlers that follow from it, such
     // as on_close, wait: what they would send to other workers now might come behind what new code has sent there.
     holdsDue = true
-    deliverWaiting(toSubscribers: false)
+    _ = deliverWaiting(toSubscribers: false)
     flushDirty()
     transaction.waitUntilDelivered()
     makeLive(transaction)
+  }
+
+  /// Why a reload fails on a worker that is far behind.
+  private var tooMuchWaits: String {
+    "worker \(index + 1) could not deliver in time what was sent and published to its clients and subscribers before the"
+      + " reload; it goes on, so try again once it has caught up"
   }
 
   private func handOver(_ transaction: ReloadTransaction) -> String? {

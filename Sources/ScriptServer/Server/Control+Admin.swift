@@ -181,7 +181,7 @@ extension ControlThread {
       let reply = reply(found)
       mailbox.post(.perform { $0.answer(key, reply) })
     }
-    for worker in workers { worker.mailbox.post(.connections(query)) }
+    for worker in workers { worker.mailbox.postUrgent(.connections(query)) }
   }
 
   private func broadcast(_ key: HandleKey, _ text: String, _ roomText: String?) {

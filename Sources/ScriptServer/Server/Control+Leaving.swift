@@ -10,14 +10,17 @@ struct LeavingState {
   /// Nobody is accepted any more; the server ends when the clients have gone.
   var isDraining = false
   var drainUntil: UInt64 = 0
-  /// The workers were told to end.
+  /// The workers were told to end, and why.
   var isStopping = false
+  var reason = ""
   var workersEnded = 0
   var isDone = false
   /// Admin clients that asked for the end and wait for it.
   var clients: [HandleKey] = []
   /// Clients that were still there when the drain's time was up.
   var clientsCut = 0
+  /// Messages that workers had no time to handle.
+  var messagesDropped = 0
   /// 0 when all could finish.
   var exitStatus: Int32 = 0
 
@@ -25,18 +28,23 @@ struct LeavingState {
 
   /// What whoever asked for the end is told.
   var report: String {
-    switch clientsCut {
-    case 0: "the server has ended"
-    case 1: "the server has ended; 1 client was cut off"
-    default: "the server has ended; \(clientsCut) clients were cut off"
+    var report = "the server has ended"
+    if clientsCut > 0 { report += clientsCut == 1 ? "; 1 client was cut off" : "; \(clientsCut) clients were cut off" }
+    if messagesDropped > 0 {
+      report +=
+        messagesDropped == 1
+        ? "; 1 message was not delivered in time" : "; \(messagesDropped) messages were not delivered in time"
     }
+    return report
   }
 }
 
 extension ControlThread {
   /// How often a drain looks whether the clients are gone.
   private static let drainTickNanoseconds: UInt64 = 50_000_000
-  /// How long the workers may take to end once they were told to: a second for their clients' last bytes, and handlers.
+  /// How long the workers may take to handle what was sent to them before they were told to end.
+  private static let catchUpNanoseconds: UInt64 = 2_000_000_000
+  /// How long the workers may take to end once they were told to: that, a second for their clients' last bytes, and handlers.
   private static let stopNanoseconds: UInt64 = 5_000_000_000
 
   func received(_ signal: Int32) {
@@ -56,8 +64,10 @@ extension ControlThread {
   func drain(seconds: Double) {
     if leaving.isStopping { return }
     log.info("draining", metadata: ["seconds": "\(seconds)"])
-    leaving.isDraining = true
     leaving.drainUntil = CompletionPort.clock() &+ Worker.nanoseconds(seconds)
+    // One that has begun gets a new deadline.
+    if leaving.isDraining { return }
+    leaving.isDraining = true
     closeListeners()
     drainTick()
   }
@@ -82,9 +92,22 @@ extension ControlThread {
     if leaving.isStopping { return }
     leaving.isStopping = true
     closeListeners()
+    leaving.reason = reason
     for worker in workers { worker.mailbox.post(.stop(reason: reason)) }
-    _ = deadlines.schedule(
-      at: CompletionPort.clock() + Self.stopNanoseconds, payload: ControlDeadline.forcedEnd.rawValue)
+    let clock = CompletionPort.clock()
+    _ = deadlines.schedule(at: clock + Self.catchUpNanoseconds, payload: ControlDeadline.hurriedEnd.rawValue)
+    _ = deadlines.schedule(at: clock + Self.stopNanoseconds, payload: ControlDeadline.forcedEnd.rawValue)
+  }
+
+  /// Workers that have not come to their end yet because of what was sent to them before go on to it at once.
+  func hurryEnd() {
+    for worker in workers { worker.mailbox.postUrgent(.stop(reason: leaving.reason)) }
+  }
+
+  /// A worker that ends has let go of so many messages.
+  func messagesDropped(_ count: Int) {
+    leaving.messagesDropped += count
+    leaving.exitStatus = ExitStatus.cut
   }
 
   /// The exit status when a worker was stuck for too long: EX_SOFTWARE of sysexits.h(3head), so that a supervisor can tell.
@@ -97,10 +120,9 @@ extension ControlThread {
     exit(Self.stuckExitStatus)
   }
 
-  /// A worker that does not end is in a handler that does not return, or has more before it than it gets done: nothing is left but to
-  /// end the process.
+  /// A worker that does not end is in a handler that does not return: nothing is left but to end the process.
   func forceEnd() {
-    log.critical("a worker did not end: a handler, or much that was sent to it, keeps it busy; ending the process")
+    log.critical("a worker did not end: a handler keeps it busy; ending the process")
     let report = "a worker did not end in time, so the process ended, with exit status \(ExitStatus.cut)"
     for client in leaving.clients { answer(client, AdminReply(status: 1, text: report)) }
     admin?.close()

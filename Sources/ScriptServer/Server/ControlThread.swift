@@ -130,6 +130,7 @@ final class ControlThread: @unchecked Sendable {
   private func due(_ deadline: ControlDeadline?) {
     switch deadline {
     case .drainTick: drainTick()
+    case .hurriedEnd: hurryEnd()
     case .forcedEnd: forceEnd()
     case .reloadGrace: endOlderGenerations()
     case .adminPatience: adminPatienceEnds()
@@ -163,6 +164,8 @@ final class ControlThread: @unchecked Sendable {
 enum ControlDeadline: UInt64 {
   /// Time to look whether a drain is done.
   case drainTick
+  /// The workers had their time to handle what was sent to them before they were told to end.
+  case hurriedEnd
   /// The workers had their time to end.
   case forcedEnd
   /// Suspended handlers of older code had their time.

@@ -31,10 +31,26 @@ final class Resolver: @unchecked Sendable {
     let until: UInt64
   }
 
+  /// The questions for one name.
+  private struct Inquiry {
+    var questions: [Question]
+    /// At that many, those that nobody waits for any more are looked for: each is so looked at only a few times.
+    var keptMax = 16
+
+    mutating func add(_ question: Question) {
+      if questions.count >= keptMax {
+        let clock = CompletionPort.clock()
+        questions.removeAll { $0.until <= clock }
+        keptMax = max(16, questions.count * 2)
+      }
+      questions.append(question)
+    }
+  }
+
   private let condition = ThreadCondition()
   private let lookup: @Sendable (String) -> LookupResult
   // Under the condition's lock:
-  private var questions: [String: [Question]] = [:]
+  private var inquiries: [String: Inquiry] = [:]
   /// Names for which no thread has begun, oldest first.
   private var waiting: Deque<String> = []
   private var threads = 0
@@ -62,25 +78,28 @@ final class Resolver: @unchecked Sendable {
     condition.withLock {
       if isEnding { return false }
       let question = Question(mailbox: mailbox, purpose: purpose, until: until)
-      if questions[name] != nil {
-        questions[name]?.append(question)
+      if inquiries[name] != nil {
+        inquiries[name]?.add(question)
         return true
       }
       guard waiting.count < Self.waitingMax else { return false }
       if idleThreads <= waiting.count, threads < Self.threadsMax { startThread() }
       if threads == 0 { return false }
-      questions[name] = [question]
+      inquiries[name] = Inquiry(questions: [question])
       waiting.append(name)
       condition.signal()
       return true
     }
   }
 
+  /// Questions that wait for an answer, those that nobody waits for any more included.
+  var waitingQuestions: Int { condition.withLock { inquiries.values.reduce(0) { $0 + $1.questions.count } } }
+
   /// Lets the threads end. One that hangs in a look-up ends with the process.
   func end() {
     condition.withLock {
       isEnding = true
-      questions = [:]
+      inquiries = [:]
       waiting = []
       condition.broadcast()
     }
@@ -94,7 +113,7 @@ final class Resolver: @unchecked Sendable {
   private func work() {
     while let name = take() {
       let result = lookup(name)
-      for question in condition.withLock({ questions.removeValue(forKey: name) ?? [] }) {
+      for question in condition.withLock({ inquiries.removeValue(forKey: name)?.questions ?? [] }) {
         question.mailbox.post(.resolved(question.purpose, result))
       }
     }
@@ -112,8 +131,8 @@ final class Resolver: @unchecked Sendable {
           continue
         }
         let clock = CompletionPort.clock()
-        if questions[name]?.contains(where: { $0.until > clock }) == true { return name }
-        questions[name] = nil
+        if inquiries[name]?.questions.contains(where: { $0.until > clock }) == true { return name }
+        inquiries[name] = nil
       }
     }
   }

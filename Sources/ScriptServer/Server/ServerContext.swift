@@ -115,6 +115,9 @@ final class ServerContext: @unchecked Sendable {
     control?.post(.perform { $0.endStuck(details) })
   }
 
+  /// A worker that ends has let go of so many messages, since it did not get to them in time.
+  func dropped(messages count: Int) { control?.post(.perform { $0.messagesDropped(count) }) }
+
   /// A worker's thread is about to end.
   func workerEnded(_ index: Int) { control?.post(.workerEnded(index)) }
 }

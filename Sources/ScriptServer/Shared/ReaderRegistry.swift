@@ -144,6 +144,7 @@ struct Limbo: ~Copyable {
     let kept = items.firstIndex { $0.epoch >= oldest } ?? items.count
     for index in 0..<kept { Self.free(items[index].item) }
     items.removeFirst(kept)
+    // Counted anew, whatever had to stay: else every addition would look again while a reader lingers.
     bytes = 0
   }
 

@@ -1,4 +1,4 @@
-// What one thread tells another: messages in order, with one wake-up for as many as come together.
+// What one thread tells another: messages in order, with one wake-up for as many as come together, and urgent ones ahead of them.
 // The only way, besides shared dictionaries, counters and the reload barrier, in which data crosses threads.
 
 import CompletionIO
@@ -7,6 +7,7 @@ import CompletionIO
 final class Mailbox<Message: Sendable>: @unchecked Sendable {
   private let lock = ThreadLock()
   private var messages: [Message] = []
+  private var urgent: [Message] = []
   private var bytes = 0
   private var isOpen = true
   private let port: CompletionPort
@@ -19,6 +20,8 @@ final class Mailbox<Message: Sendable>: @unchecked Sendable {
 
   /// The key of the packet that tells the receiver's port of new messages.
   static var packetKey: UInt64 { 1 }
+  /// The key of the packet that tells it of urgent ones.
+  static var urgentPacketKey: UInt64 { 2 }
 
   /// A mailbox whose receiver waits on `port`.
   init(port: CompletionPort) { self.port = port }
@@ -51,6 +54,26 @@ final class Mailbox<Message: Sendable>: @unchecked Sendable {
     return true
   }
 
+  /// Queues a message for `takeUrgent`, ahead of all others: an operator must get through where much waits. False when the receiver
+  /// has ended.
+  @discardableResult
+  func postUrgent(_ message: Message) -> Bool {
+    let isQueued = lock.withLock {
+      if isOpen { urgent.append(message) }
+      return isOpen
+    }
+    if isQueued { port.post(Packet(key: Self.urgentPacketKey, value: 0)) }
+    return isQueued
+  }
+
+  /// The urgent messages that wait, in order.
+  func takeUrgent() -> [Message] {
+    lock.withLock {
+      defer { urgent = [] }
+      return urgent
+    }
+  }
+
   /// How often a sender or the receiver had to wait for another thread.
   var contentions: Int { lock.contentions }
 
@@ -72,12 +95,15 @@ final class Mailbox<Message: Sendable>: @unchecked Sendable {
     }
   }
 
-  /// Refuses all later messages and returns what still waited.
+  /// Refuses all later messages and returns what still waited, the urgent ones first.
   func close() -> [Message] {
     lock.withLock {
       isOpen = false
-      defer { messages = [] }
-      return messages
+      defer {
+        urgent = []
+        messages = []
+      }
+      return urgent + messages
     }
   }
 }

@@ -168,7 +168,7 @@ extension Worker {
   /// Has the suspended `receive` of a connection return.
   func wakeReceiver(_ connection: UnsafeMutablePointer<Connection>, _ result: WakeResult) {
     guard unsafe connection.pointee.receiver != .none else { return }
-    unsafe due.append(.wake(connection.pointee.receiver, result))
+    unsafe due.append(.wake(ticket(connection.pointee.receiver), result))
   }
 
   // MARK: Deadlines

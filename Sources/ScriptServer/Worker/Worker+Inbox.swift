@@ -13,14 +13,34 @@ extension Worker {
   /// Bytes that come at once and are given back to the system after that: many times what is usual.
   private static let muchBytes = 1 << 20
 
-  /// Handles what came by mailbox, in order. What is still to be handled stays in the inbox meanwhile: a reload's switch
-  /// looks there for what the old code has sent, and a worker that ends for what it must let go.
+  /// Handles what came by mailbox, in order. What is still to be handled stays in the inbox meanwhile: a reload's
+  /// switch looks there for what the old code has sent, and a worker that ends for what it must let go.
   func handleInbox() {
-    var left = Self.inboxPerTurnMax
-    while left > 0, !isEnding, hasMessage() {
+    var share = TurnShare(atMost: Self.inboxPerTurnMax)
+    while !share.isUsedUp, !isEnding {
+      if delivery != nil {
+        goOnDelivering(&share)
+        continue
+      }
+      guard hasMessage() else { break }
       let message = inbox[inboxNext]
       inboxNext += 1
-      left -= message.count
+      handle(message)
+      settle()
+      share.spend(message.count)
+    }
+    if hasUrgentMail { handleUrgent() }
+  }
+
+  /// Handles what must not wait until all that came before is handled.
+  private func handleUrgent() {
+    hasUrgentMail = false
+    for message in mailbox.takeUrgent() {
+      if isEnding {
+        abandon(message)
+        continue
+      }
+      if case .stop = message { isCutShort = true }
       handle(message)
       settle()
     }
@@ -63,37 +83,29 @@ extension Worker {
     }
   }
 
-  /// Delivers broadcasts and messages for single connections that wait in the mailbox, and to subscribers if so told;
-  /// everything else stays for later.
-  func deliverWaiting(toSubscribers: Bool) {
+  /// Delivers broadcasts and messages for single connections that wait in the mailbox, and to subscribers if so told; everything else
+  /// stays for later. False when that is not done by `deadline`: what is left then stays in its order.
+  func deliverWaiting(toSubscribers: Bool, until deadline: UInt64 = .max) -> Bool {
     mailbox.drain(into: &inbox)
     let messages = inbox[inboxNext...]
     inbox = []
     inboxNext = 0
+    var isInTime = true
     for message in messages {
-      switch message {
-      case .broadcast, .send, .sends, .close:
-        handle(message)
-        settle()
-      case .published where toSubscribers:
-        handle(message)
-        settle()
-      default: inbox.append(message)
+      guard isInTime, message.isForClients || toSubscribers && message.isForSubscribers else {
+        inbox.append(message)
+        continue
+      }
+      handle(message)
+      settle()
+      isInTime = CompletionPort.clock() < deadline
+      while delivery != nil, isInTime {
+        var share = TurnShare(atMost: Self.inboxPerTurnMax)
+        goOnDelivering(&share)
+        isInTime = CompletionPort.clock() < deadline
       }
     }
-  }
-
-  /// Answers whoever waits for this worker, which has ended, and lets go of clients that it has not taken over.
-  private func abandon(_ message: WorkerMessage) {
-    switch message {
-    case .accepted(let client): turnAway(client)
-    case .connections(let query): query.answer([])
-    case .prepare(let transaction): transaction.loaded("the server is ending")
-    case .commit(let transaction): transaction.giveUp("the server is ending")
-    case .broadcast, .send, .sends, .close, .published, .answer, .connected, .resolved, .console, .discard, .endOlder,
-      .stop:
-      break
-    }
+    return isInTime
   }
 
   // MARK: New clients
@@ -136,7 +148,7 @@ extension Worker {
   }
 
   /// Closes a client that nobody serves.
-  private func turnAway(_ client: AcceptedClient) {
+  func turnAway(_ client: AcceptedClient) {
     Descriptor(adopting: client.descriptor).close()
     neverOpened(client)
   }
@@ -236,78 +248,6 @@ extension Worker {
   }
 
   private static func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
-
-  // MARK: The end
-
-  /// Closes every connection; the worker ends once they are gone, or after a second.
-  private func beginStop(_ reason: String) {
-    closeAll(outgoing: false)
-    isStopping = true
-    callStop(reason)
-    // What handlers have said to others at the end is said; then these go, too.
-    closeAll(outgoing: true)
-    for number in connects.all { abandonConnect(number) }
-    flushDirty()
-    isEnding = true
-  }
-
-  private func closeAll(outgoing: Bool) {
-    for key in table.keys() {
-      guard let connection = unsafe table.find(key),
-        unsafe connection.pointee.flags.contains(.outgoing) == outgoing
-      else { continue }
-      unsafe close(connection, .shutdown)
-      settle()
-    }
-  }
-
-  private func callStop(_ reason: String) {
-    guard let handler = listeners.first?.handlers.stop, handler.exists else { return }
-    var text = reason
-    let owner = TaskOwner(kind: .event, connection: .none, codeGeneration: generationNumber)
-    text.withUTF8 { bytes in
-      unsafe start(handler, LuaArguments(.bytes(UnsafeRawBufferPointer(bytes))), owner)
-    }
-    settle()
-  }
-
-  /// Lets what was flushed leave, then frees everything.
-  func finish() {
-    lingerBriefly()
-    for key in table.keys() {
-      if let connection = unsafe table.find(key) { unsafe lost(connection, .shutdown) }
-    }
-    for message in inbox[inboxNext...] + mailbox.close() { abandon(message) }
-    due.removeAll()
-    coroutines.drain()
-    lua.close()
-    server.workerEnded(index)
-  }
-
-  /// Gives clients a moment to take what is queued, so that they see an end and no reset.
-  private func lingerBriefly() {
-    let deadline = CompletionPort.clock() + Self.stopNanoseconds
-    while !table.isEmpty {
-      let clock = CompletionPort.clock()
-      if clock >= deadline { return }
-      let batch = unsafe port.dequeue(timeoutNanoseconds: Int64(deadline - clock))
-      for index in batch.indices {
-        let completion = unsafe batch[index]
-        now = port.now
-        switch completion.kind {
-        case .read: received(completion)
-        case .write: written(completion)
-        case .hangup: hungUp(completion)
-        case .packet, .accept, .connect, .relay: break
-        }
-        settle()
-      }
-      flushDirty()
-    }
-  }
-
-  /// How long a stopping worker waits for its clients to take their last bytes.
-  private static let stopNanoseconds: UInt64 = 1_000_000_000
 }
 
 /// The two ends of a socket as text.

@@ -81,7 +81,7 @@ extension Worker {
       key: key, connection: connection, bytes: keepsSome ? connection.pointee.inbound.bytes : arrived, offset: 0,
       isInbound: keepsSome)
     unsafe connection.pointee.flags.insert(.cutting)
-    cutting.left = unsafe messagesLeft(connection, most: Self.messagesPerTurnMax)
+    cutting.left = unsafe messagesLeft(connection, most: messageShare.isUsedUp ? 1 : Self.messagesPerTurnMax)
     while unsafe cutNext(connection, key) {}
     cutting.key = .none
     unsafe cutting.connection = nil
@@ -185,10 +185,19 @@ extension Worker {
     guard case .message(let payload, let consumed) = unsafe connection.pointee.decoder.next(codec, in: bytes) else {
       return unsafe .none
     }
-    cutting.left -= 1
+    spendMessages()
     cutting.offset += consumed
     unsafe countMessages(connection)
     return unsafe LuaBytes(start + payload.lowerBound, count: payload.count)
+  }
+
+  /// Counts messages that were taken off the connection that is being cut. They are its last ones in this turn if the turn has no time
+  /// for more.
+  @inline(__always)
+  func spendMessages(_ count: Int = 1) {
+    cutting.left -= count
+    messageShare.spend(count)
+    if messageShare.isUsedUp { cutting.left = 0 }
   }
 
   /// Gives a suspended `receive` what it asked for, if it has come; false when it has not.

@@ -81,7 +81,7 @@ extension Worker {
     if taken < cutAhead.count { unsafe connection.pointee.decoder.reset() }
     guard let behind = cutAhead.take(taken) else { return }
     cutting.offset = behind
-    cutting.left -= taken
+    spendMessages(taken)
     unsafe countMessages(connection, taken)
   }
 }

@@ -213,28 +213,34 @@ extension Worker {
 
   // MARK: Due work
 
-  /// Does what handlers decided, until nothing is left: each step may decide more.
+  /// Pieces of due work done in one turn: a hundred thousand tasks that one event wakes leave sockets a chance between.
+  static let duePerTurnMax = 4096
+
+  /// Does what handlers decided, until nothing is left, as each step may decide more, or the turn has done enough: the rest is the next
+  /// turn's.
   func settle() {
     if holdsDue { return }
     var next = 0
-    while next < due.count {
+    while next < due.count, !dueShare.isUsedUp {
       let work = due[next]
       next += 1
+      dueShare.spend()
       switch work {
       case .closed(let object, let handlers, let reason, let key): callClose(object, handlers, reason, key)
       case .connected(let number): openOutgoing(number)
-      case .wake(let token, let result): wake(token, result)
+      case .wake(let ticket, let result): wake(ticket, result)
       case .answer(let ticket, let answer): give(answer, to: ticket)
       case .end(let token): raiseEnding(token)
       case .goOn(let token):
         if tasks.isCurrent(token), case .turn = tasks[token].wait { yieldedTasks.append(token) }
       }
     }
-    due.removeAll(keepingCapacity: true)
+    if next == due.count { due.removeAll(keepingCapacity: true) } else { due.removeFirst(next) }
   }
 
-  private func wake(_ token: TaskToken, _ result: WakeResult) {
-    guard tasks.isCurrent(token), tasks[token].thread != nil else { return }
+  private func wake(_ ticket: WaitTicket, _ result: WakeResult) {
+    let token = ticket.token
+    guard tasks.isCurrent(token), tasks[token].waitNumber == ticket.number, tasks[token].thread != nil else { return }
     switch (result, tasks[token].wait) {
     case (.closed, .receive): unsafe resume(token, .nil, .text("closed"))
     case (.timeout, .receive(let key, _)):
@@ -268,9 +274,12 @@ extension Worker {
     if drained.isEmpty { return }
     let keys = drained
     drained.removeAll(keepingCapacity: true)
-    for key in keys {
+    var share = TurnShare()
+    for (offset, key) in keys.enumerated() {
+      if share.isUsedUp { return drained.insert(contentsOf: keys[offset...], at: 0) }
       callDrain(key)
       settle()
+      share.spend()
     }
   }
 
@@ -288,13 +297,21 @@ extension Worker {
   /// Tasks that yielded by themselves go on, once each turn.
   func goOnWithYielded() {
     if yieldedTasks.isEmpty { return }
-    let tokens = Array(yieldedTasks.prefix(Self.yieldedPerTurnMax))
-    yieldedTasks.removeFirst(tokens.count)
-    for token in tokens where tasks.isCurrent(token) {
-      guard case .turn = tasks[token].wait else { continue }
-      unsafe resume(token, .nil)
-      settle()
+    var share = TurnShare(atMost: Self.yieldedPerTurnMax)
+    var next = 0
+    let tokens = yieldedTasks
+    while next < tokens.count, !share.isUsedUp {
+      goOn(tokens[next])
+      next += 1
+      share.spend()
     }
+    yieldedTasks.removeFirst(next)
+  }
+
+  private func goOn(_ token: TaskToken) {
+    guard tasks.isCurrent(token), case .turn = tasks[token].wait else { return }
+    unsafe resume(token, .nil)
+    settle()
   }
 
   // MARK: Ending old code
@@ -305,16 +322,24 @@ extension Worker {
     unsafe resume(token, raising: .text(tasks[token].ending.text))
   }
 
+  /// Tasks of old code that are ended in one turn.
+  private static let endedPerTurnMax = 1024
+
   /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers that such tasks
-  /// have set since their generation was replaced.
+  /// have set since their generation was replaced. Where they are many, some of them, and the rest in the next turns.
   func endTasks(olderThan number: Int) {
-    for token in tasks.tokens(where: { $0.owner.codeGeneration < number }) where tasks.isCurrent(token) {
+    let tokens = tasks.tokens(atMost: Self.endedPerTurnMax) { $0.owner.codeGeneration < number }
+    for token in tokens where tasks.isCurrent(token) {
       if tasks[token].ending == .none { tasks[token].ending = .reloaded }
       tasks[token].endsInPipe = waitsForPipe(token)
       raiseEnding(token)
       settle()
     }
-    forgetSpawned("reloaded") { $0.codeGeneration < number }
+    let forgotten = forgetSpawned("reloaded", atMost: Self.endedPerTurnMax) { $0.codeGeneration < number }
+    if max(tokens.count, forgotten) == Self.endedPerTurnMax {
+      mailbox.post(.endOlder(than: number))
+      return
+    }
     for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
 }

@@ -74,7 +74,7 @@ extension Worker {
   func skip(_ connection: UnsafeMutablePointer<Connection>, _ consumed: Int) {
     if unsafe cutting.key == connection.pointee.key {
       cutting.offset += consumed
-      cutting.left -= 1
+      spendMessages()
     } else {
       takenBesides += 1
       unsafe connection.pointee.inbound.consume(consumed)

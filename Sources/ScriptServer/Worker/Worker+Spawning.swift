@@ -18,13 +18,14 @@ extension Worker {
   /// Starts the tasks that were spawned; what these spawn has its turn next.
   func startSpawned() {
     guard spawned.hasQueued else { return }
-    for _ in 0..<Self.startsPerTurnMax {
-      guard let token = spawned.takeQueued() else { return }
+    var share = TurnShare(atMost: Self.startsPerTurnMax)
+    while !share.isUsedUp, let token = spawned.takeQueued() {
       spawned[token].isRunning = true
       let owner = TaskOwner(
         kind: .spawned, connection: .none, codeGeneration: spawned[token].codeGeneration, spawned: token)
       start(spawned[token].run, LuaArguments(), owner)
       settle()
+      share.spend()
     }
   }
 
@@ -61,12 +62,15 @@ extension Worker {
     }
   }
 
-  /// Ends tasks that have not started.
-  func forgetSpawned(_ ending: String, where condition: (SpawnedTask) -> Bool) {
-    for token in spawned.unstarted(where: condition) {
+  /// Ends tasks that have not started, all or as many as asked for; returns how many.
+  @discardableResult
+  func forgetSpawned(_ ending: String, atMost limit: Int = .max, where condition: (SpawnedTask) -> Bool) -> Int {
+    let tokens = spawned.unstarted(atMost: limit, where: condition)
+    for token in tokens {
       tell(token, ending)
       spawnedFinished(token)
     }
+    return tokens.count
   }
 
   // MARK: Cancelling

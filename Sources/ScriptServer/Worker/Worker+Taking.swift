@@ -121,7 +121,7 @@ extension Worker {
     let bytes = unsafe UnsafeRawBufferPointer(rebasing: unconsumed(connection)[payload])
     if unsafe cutting.key == connection.pointee.key {
       cutting.offset += consumed
-      cutting.left -= 1
+      spendMessages()
       return unsafe bytes
     }
     takenBesides += 1

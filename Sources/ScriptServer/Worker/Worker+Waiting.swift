@@ -93,9 +93,9 @@ extension Worker {
     guard tasks.isCurrent(token) else { return }
     tasks[token].deadline = .none
     switch tasks[token].wait {
-    case .receive: due.append(.wake(token, .timeout))
+    case .receive: due.append(.wake(ticket(token), .timeout))
     case .answer: due.append(.answer(ticket(token), .fails("timeout")))
-    case .sleep, .turn, .nothing: due.append(.wake(token, .slept))
+    case .sleep, .turn, .nothing: due.append(.wake(ticket(token), .slept))
     }
   }
 
@@ -132,7 +132,7 @@ extension Worker {
   }
 
   /// The present wait of a task.
-  private func ticket(_ token: TaskToken) -> WaitTicket { WaitTicket(token: token, number: tasks[token].waitNumber) }
+  func ticket(_ token: TaskToken) -> WaitTicket { WaitTicket(token: token, number: tasks[token].waitNumber) }
 
   /// Resumes the task whose wait `ticket` names; harmless when that wait is over.
   func give(_ answer: WaitAnswer, to ticket: WaitTicket) {

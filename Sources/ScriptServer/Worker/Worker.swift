@@ -73,6 +73,8 @@ final class Worker: @unchecked Sendable {
   var reports: UInt32 = 0
   /// What handlers decided that must not happen while they run.
   var due: [DueWork] = []
+  /// How much of it is still to be done in this turn.
+  var dueShare = TurnShare(atMost: duePerTurnMax)
   /// Due work waits: a reload is decided, and what the old code has left to do is the new code's.
   var holdsDue = false
   /// Connections with output to flush at the end of the turn.
@@ -83,6 +85,8 @@ final class Worker: @unchecked Sendable {
   var drained: [HandleKey] = []
   /// The connection whose bytes are being cut.
   var cutting = CuttingView()
+  /// What clients' messages may take of this turn; once it is used up, each connection still has one handled.
+  var messageShare = TurnShare()
   /// Messages that scripts have taken in this turn off other connections than that one.
   var takenBesides = 0
   /// Messages of it that are cut ahead.
@@ -92,6 +96,10 @@ final class Worker: @unchecked Sendable {
   var inboxNext = 0
   /// More waits in the mailbox, where its bounds hold until these are handled.
   var hasMail = false
+  /// Urgent messages wait there.
+  var hasUrgentMail = false
+  /// A published message that has not reached all its subscribers.
+  var delivery: Delivery?
   let scratch = Scratch()
   /// What an offloaded function has returned, in the state of a background thread.
   var offloadResult: PlainData?
@@ -99,6 +107,8 @@ final class Worker: @unchecked Sendable {
   /// on_stop runs or has run: what waits now would wait for ever.
   var isStopping = false
   var isEnding = false
+  /// It ends before it has handled all that was sent to it.
+  var isCutShort = false
 
   /// Makes a worker with its own port and Lua state; `throws` what the system refused.
   init(index: Int, server: ServerContext) throws {
@@ -160,6 +170,9 @@ final class Worker: @unchecked Sendable {
     let batch = unsafe port.dequeue(timeoutNanoseconds: timeout())
     now = port.now
     takenBesides = 0
+    messageShare = TurnShare(from: now)
+    dueShare = TurnShare(atMost: Self.duePerTurnMax)
+    if !due.isEmpty { settle() }
     for index in batch.indices {
       handle(unsafe batch[index])
       if !due.isEmpty { settle() }
@@ -177,7 +190,7 @@ final class Worker: @unchecked Sendable {
   /// How long the port may wait.
   private func timeout() -> Int64 {
     if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty { return 0 }
-    if !inbox.isEmpty || hasMail || spawned.hasQueued { return 0 }
+    if !inbox.isEmpty || hasMail || delivery != nil || spawned.hasQueued { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
     return next <= clock ? 0 : Int64(next - clock)
@@ -188,6 +201,7 @@ final class Worker: @unchecked Sendable {
     case .read: received(completion)
     case .write: written(completion)
     case .hangup: hungUp(completion)
+    case .packet where completion.packet.key == Mailbox<WorkerMessage>.urgentPacketKey: hasUrgentMail = true
     case .packet: hasMail = true
     case .connect: connected(completion)
     case .relay: relayed(completion)
@@ -212,8 +226,8 @@ final class Worker: @unchecked Sendable {
 
   private func fireDeadlines() {
     // The clock of the turn's beginning: a deadline that passed during this turn is for the next one.
-    for _ in 0..<Self.deadlinesPerTurnMax {
-      guard let payload = deadlines.popExpired(at: now) else { return }
+    var share = TurnShare(atMost: Self.deadlinesPerTurnMax)
+    while !share.isUsedUp, let payload = deadlines.popExpired(at: now) {
       switch DeadlinePurpose(payload: payload) {
       case .connection(let key): connectionDue(key)
       case .task(let token): taskDue(token)
@@ -222,6 +236,7 @@ final class Worker: @unchecked Sendable {
       case .memory: relaxMemory()
       }
       settle()
+      share.spend()
     }
   }
 
@@ -256,7 +271,7 @@ enum DueWork {
   /// on_close, of a connection whose slot may be gone already.
   case closed(object: LuaReference, handlers: ClosedHandlers, reason: CloseReason, connection: HandleKey)
   /// A waiting task's result.
-  case wake(TaskToken, WakeResult)
+  case wake(WaitTicket, WakeResult)
   /// The answer that a task waits for.
   case answer(WaitTicket, WaitAnswer)
   /// An outgoing connection is made.

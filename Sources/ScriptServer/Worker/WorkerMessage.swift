@@ -56,6 +56,17 @@ enum WorkerMessage: Sendable {
   /// Every connection is closed with "shutdown", then the worker ends.
   case stop(reason: String)
 
+  /// Something for connections of this worker.
+  var isForClients: Bool {
+    switch self {
+    case .broadcast, .send, .sends, .close: true
+    default: false
+    }
+  }
+
+  /// Something for functions that scripts have subscribed.
+  var isForSubscribers: Bool { if case .published = self { true } else { false } }
+
   /// How many messages of scripts it stands for; 1 for anything else.
   var count: Int {
     switch self {
