@@ -86,10 +86,9 @@ struct DocumentedEchoTests {
     // A client that sends far more than the buffers hold before it reads, and ends its side.
     let bytes = (0..<8_000_000).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ $0 >> 10) }
     let large = try Peer(to: address)
-    nonisolated(unsafe) let sender = large
     let thread = Thread.start(name: "sender") {
-      sender.send(bytes)
-      sender.shutdownWrite()
+      large.send(bytes)
+      large.shutdownWrite()
     }
     // While that one does not read, the others are served.
     peers[0].send("still there?")

@@ -58,8 +58,7 @@ struct ReadTests {
   func large() throws {
     let (key, peer) = try loopback(on: port)
     let sent = (0..<3_000_000).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
-    nonisolated(unsafe) let sender = peer
-    let thread = Thread.start(name: "sender") { sender.send(sent) }
+    let thread = Thread.start(name: "sender") { peer.send(sent) }
     var received: [UInt8] = []
     while received.count < sent.count {
       _ = port.submit(.read, on: key)

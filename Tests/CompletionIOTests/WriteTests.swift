@@ -109,9 +109,8 @@ struct WriteTests {
     defer { bytes.deallocate() }
     for index in 0..<bytes.count { bytes[index] = UInt8(truncatingIfNeeded: index &* 7 &+ index >> 9) }
     let expected = Array(bytes)
-    nonisolated(unsafe) let reader = peer
     nonisolated(unsafe) var received: [UInt8] = []
-    let thread = Thread.start(name: "reader") { received = reader.receive(exactly: expected.count) }
+    let thread = Thread.start(name: "reader") { received = peer.receive(exactly: expected.count) }
     let (pending, partial) = try writeAll(bytes, on: key)
     thread.join()
     #expect(received == expected)
