@@ -81,7 +81,7 @@ struct AcceptTests {
       let port = try CompletionPort()
       let (listener, address) = try listen(port)
       let (spare, sparePeer) = try socketPair(on: port)
-      let waiting = try (0..<3).map { _ in try Peer(to: address) }
+      let waiting = try (0..<20).map { _ in try Peer(to: address) }
       var limit = rlimit()
       getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
       limit.rlim_cur = 100
@@ -94,18 +94,18 @@ struct AcceptTests {
       guard port.becomesQuiet() else { _exit(4) }
       port.close(spare)
       let accepted = port.poll()
-      guard accepted.map(\.error) == [nil, .tooManyOpenFiles] else { _exit(5) }
+      guard tookWhatIsFree(accepted) else { _exit(5) }
 
       // A descriptor that another thread closes is told by retryAccepts.
       close(CInt(accepted[0].count))
       port.retryAccepts()
       let again = port.poll()
-      guard again.map(\.error) == [nil, .tooManyOpenFiles] else { _exit(6) }
+      guard tookWhatIsFree(again) else { _exit(6) }
 
       // And without being told it is tried again after a second.
       close(CInt(again[0].count))
       let before = port.now
-      guard try port.take().map(\.error) == [nil, .tooManyOpenFiles] else { _exit(7) }
+      guard tookWhatIsFree(try port.take()) else { _exit(7) }
       guard port.now - before >= 1_000_000_000 else { _exit(8) }
       withExtendedLifetime((waiting, sparePeer)) {}
       _exit(0)
@@ -132,4 +132,10 @@ struct AcceptTests {
     #expect(all)
     withExtendedLifetime(peers) {}
   }
+}
+
+/// Whether somebody was accepted, and then no descriptor was left. It is one client, but for a descriptor that the test runner's own
+/// threads may have closed meanwhile.
+private func tookWhatIsFree(_ accepted: [Seen]) -> Bool {
+  accepted.count >= 2 && accepted.last?.error == .tooManyOpenFiles && accepted.dropLast().allSatisfy { $0.error == nil }
 }
