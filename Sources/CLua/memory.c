@@ -128,8 +128,16 @@ bool mp_is_full(const mp_state *state) {
 // often it cannot: the table has no more halves.
 enum { COLLECTIONS_MAX = 48 };
 
-void mp_give_back(mp_state *state) {
+// Lets go of what a state keeps for its next use.
+static void release_kept(mp_state *state) {
   mp_blocks_release(&state->memory.blocks);
+  free(state->room);
+  state->room = NULL;
+  state->room_bytes = 0;
+}
+
+void mp_give_back(mp_state *state) {
+  release_kept(state);
   mp_heap_give_back();
 }
 
@@ -141,7 +149,7 @@ void mp_collect(mp_state *state) {
     before = memory->used;
     lua_gc(state->main, LUA_GCCOLLECT);
   } while (memory->used < before - before / 8 && ++count < COLLECTIONS_MAX);
-  mp_blocks_release(&memory->blocks);
+  release_kept(state);
   memory->wants_collection = false;
   if (!memory->is_swollen) return;
   if (memory->soft != 0) settle(memory);

@@ -78,7 +78,7 @@ struct GuardTests {
       local looping = setmetatable({}, { __close = loop })
       local function closes() local x <close> = looping coroutine.yield() end
       local g = coroutine.wrap(function() coroutine.yield() loop() end) g()
-      return { go = function() \(body) end, ok = function() local x <close> = setmetatable({}, { __close = print }) end }
+      return { go = function() \(body) end, ok = function() local x <close> = setmetatable({}, { __close = type }) end }
       """)
     lua.recorder.state = lua.lua
     lua.lua.guardRuns(budgetNanoseconds: Self.budget)

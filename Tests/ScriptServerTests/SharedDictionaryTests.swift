@@ -1,85 +1,7 @@
-import Synchronization
 import TestSupport
 import Testing
 
 @testable import ScriptServer
-
-/// A dictionary with a clock of its own, and calls with text.
-final class TestDictionary: Sendable {
-  let clock = Clock()
-  let shared: SharedDictionary
-
-  final class Clock: Sendable {
-    let now = Atomic<UInt64>(1_000_000_000)
-  }
-
-  init(capacityBytes: Int = 1 << 20) {
-    let clock = clock
-    shared = SharedDictionary(name: [], capacityBytes: capacityBytes) { clock.now.load(ordering: .relaxed) }
-  }
-
-  func pass(milliseconds: Double) { clock.now.wrappingAdd(UInt64(milliseconds * 1e6), ordering: .relaxed) }
-
-  static func milliseconds(_ time: Double) -> Lifetime { .nanoseconds(UInt64(time * 1e6)) }
-
-  func with<Result>(_ key: String, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
-    Array(key.utf8).withUnsafeBytes(body)
-  }
-
-  func get(_ key: String) -> String? {
-    switch with(key, { shared.read($0) { value, _ in SharedListTests.text(value) } }) {
-    case .found(let text): text
-    case .missing: nil
-    case .list: "list"
-    }
-  }
-
-  @discardableResult
-  func store(
-    _ key: String, _ value: SharedValue, _ mode: StoreMode = .set, ttl: Double = 0, mayEvict: Bool = true
-  ) -> String {
-    Self.text(
-      with(key) { shared.store($0, value, mode: mode, lifetime: Self.milliseconds(ttl), mayEvict: mayEvict) })
-  }
-
-  @discardableResult
-  func store(_ key: String, _ text: String, _ mode: StoreMode = .set, ttl: Double = 0) -> String {
-    with(text) { store(key, .bytes($0), mode, ttl: ttl) }
-  }
-
-  func cas(_ key: String, _ old: SharedValue?, _ new: SharedValue?, _ lifetime: Lifetime = .unchanged) -> String {
-    Self.text(with(key) { shared.compareAndSet($0, old: old, new: new, lifetime: lifetime) })
-  }
-
-  func increment(_ key: String, _ amount: SharedValue, _ initial: SharedValue? = nil, ttl: Double = 0) -> String {
-    switch with(key, { shared.increment($0, by: amount, initial: initial, lifetime: Self.milliseconds(ttl)) }) {
-    case .integer(let sum, _): "i\(sum)"
-    case .number(let sum, _): "n\(sum)"
-    case .notFound: "not found"
-    case .notANumber: "not a number"
-    case .overflow: "overflow"
-    case .noMemory: "no memory"
-    }
-  }
-
-  func ttl(_ key: String) -> Double? { with(key) { shared.timeToLive($0) }.map { Double($0) / 1e6 } }
-
-  func keys() -> Set<String> {
-    var keys = Set<String>()
-    shared.keys(limit: 0) { keys.insert(String(decoding: $0, as: UTF8.self)) }
-    return keys
-  }
-
-  private static func text(_ outcome: ChangeOutcome) -> String {
-    switch outcome {
-    case .done(let forcible): forcible ? "forcible" : "done"
-    case .exists: "exists"
-    case .notFound: "not found"
-    case .noMemory: "no memory"
-    case .changed: "changed"
-    }
-  }
-}
 
 @Suite("Shared dictionaries")
 struct SharedDictionaryTests {
@@ -336,13 +258,58 @@ struct SharedDictionaryTests {
       holds(dictionary.shared.usedBytes <= 20_000)
     }
     var held = 0
-    dictionary.shared.table.each {
-      held += $0.bytes
-      return true
-    }
+    dictionary.shared.table.each { held += $0.bytes }
     holds(held == dictionary.shared.usedBytes && held > 5000)
     dictionary.shared.flush()
     holds(dictionary.shared.usedBytes == 0 && dictionary.shared.count() == 0)
+  }
+
+  @Test("a flush of many entries leaves none, what is stored next stays, and other threads read and write meanwhile")
+  func largeFlush() throws {
+    let shared = SharedDictionary(name: [], capacityBytes: 64 << 20)
+    let count = 3 * SharedDictionary.flushedAtOnceMax
+    @Sendable func name(_ number: Int) -> [UInt8] { Array("key \(number)".utf8) }
+    @Sendable func store(_ number: Int, _ text: String) {
+      name(number).withUnsafeBytes { key in
+        Array(text.utf8).withUnsafeBytes {
+          _ = shared.store(key, .bytes($0), mode: .set, lifetime: .nanoseconds(0), flags: 0)
+        }
+      }
+    }
+    for round in 0..<5 {
+      for number in 0..<count { store(number, "value \(number)") }
+      name(0).withUnsafeBytes { _ = shared.push($0, .integer(1), at: .back) }
+      try inParallel(3) { thread in
+        if thread == 0 { return shared.flush() }
+        for number in stride(from: thread, to: count, by: 3) {
+          let found = name(number).withUnsafeBytes {
+            shared.read($0) { value, _ in
+              guard case .bytes(let bytes) = value else { return false }
+              return Array(bytes) == Array("value \(number)".utf8)
+            }
+          }
+          if case .found(let isWhole) = found { holds(isWhole) }
+          if thread == 2 { store(count + number, "late") }
+        }
+      }
+      holds(shared.table.count <= count / 3 + 1, "\(round)")
+      shared.flush()
+      holds(shared.count() == 0 && shared.usedBytes == 0 && shared.freeBytes == 64 << 20)
+    }
+  }
+
+  @Test("a walk through the keys has each that is there once, and no more than asked for")
+  func keys() {
+    let dictionary = TestDictionary()
+    for number in 0..<500 { dictionary.store("k\(number)", .integer(1)) }
+    dictionary.store("gone", .integer(1), ttl: 1)
+    dictionary.pass(milliseconds: 2)
+    for limit in [0, 1, 7, 499, 500, 501, 1000] {
+      var seen: [String] = []
+      dictionary.shared.keys(limit: limit) { seen.append(String(decoding: $0, as: UTF8.self)) }
+      holds(seen.count == (limit == 0 ? 500 : min(limit, 500)) && Set(seen).count == seen.count, "\(limit)")
+      holds(!seen.contains("gone"))
+    }
   }
 
   // MARK: Lists

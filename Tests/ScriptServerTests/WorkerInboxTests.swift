@@ -128,7 +128,7 @@ struct WorkerInboxTests {
       #expect((1...4096).contains(now - delivered))
       delivered = now
     }
-    #expect(turns == 7)
+    #expect(turns >= 7)
     #expect(ask(host, client, "figures") == "27000 0 123456789\n")
   }
 

@@ -115,6 +115,11 @@ final class ServerContext: @unchecked Sendable {
     control?.post(.perform { $0.endStuck(details) })
   }
 
+  /// Much memory that workers' threads had taken was freed beside them.
+  func memoryFreed() {
+    control?.post(.perform { control in for worker in control.workers { worker.mailbox.post(.memoryFreed) } })
+  }
+
   /// A worker that ends has let go of so many messages, since it did not get to them in time.
   func dropped(messages count: Int) { control?.post(.perform { $0.messagesDropped(count) }) }
 

@@ -76,7 +76,12 @@ struct EntryHeap<Role: EntryHeapRole>: ~Copyable {
   }
 
   /// Forgets all entries, which are gone: their places are not touched.
-  mutating func removeAll() { count = 0 }
+  mutating func removeAll() {
+    unsafe free(base)
+    unsafe base = nil
+    capacity = 0
+    count = 0
+  }
 
   /// How many keys are at most `key`. Costs what it finds.
   func count(upTo key: UInt64) -> Int {

@@ -99,6 +99,10 @@ final class ReaderRegistry: @unchecked Sendable {
     }
     return oldest
   }
+
+  /// Waits until what was marked with `epoch` is out of every reader's reach: some microseconds, or as long as the system keeps a
+  /// thread that reads from running.
+  func waitForReaders(of epoch: UInt64) { while advance() <= epoch { usleep(1000) } }
 }
 
 /// What one writer has taken out of its tables and cannot free yet. Belongs to the writer.
@@ -108,6 +112,7 @@ struct Limbo: ~Copyable {
   private enum Item {
     case entry(EntryPointer)
     case block(UnsafeMutableRawPointer)
+    case table(EmptiedTable)
   }
 
   /// So much waits at most before the next look at the readers: enough that a look, which costs some loads for each thread, is
@@ -132,6 +137,9 @@ struct Limbo: ~Copyable {
     if let block = unsafe block { unsafe append(.block(block), bytes: 0) }
   }
 
+  /// Keeps all of a table until no reader can have it.
+  mutating func add(_ table: EmptiedTable) { append(.table(table), bytes: 0) }
+
   private mutating func append(_ item: Item, bytes size: Int) {
     items.append((ReaderRegistry.shared.current, item))
     bytes += size
@@ -152,6 +160,7 @@ struct Limbo: ~Copyable {
     switch item {
     case .entry(let entry): unsafe entry.free()
     case .block(let block): unsafe Glibc.free(block)
+    case .table(let table): table.free()
     }
   }
 }

@@ -47,11 +47,7 @@ final class SharedDictionary: @unchecked Sendable {
   }
 
   deinit {
-    unsafe table.each {
-      unsafe $0.releaseList()
-      unsafe $0.free()
-      return true
-    }
+    table.empty().free()
   }
 
   /// How a lookup ended.
@@ -132,27 +128,47 @@ final class SharedDictionary: @unchecked Sendable {
     }
   }
 
-  /// Hands up to `limit` keys to `body`, in no order; 0 for all.
+  /// Hands up to `limit` keys to `body`, in no order; 0 for all. Others change the dictionary between its parts: a key that was there all
+  /// the while comes once, one that came or went meanwhile once or not at all.
   func keys(limit: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
-    lock.withLock {
-      let now = expiries.count == 0 ? 0 : clock()
-      var left = limit > 0 ? limit : Int.max
-      unsafe table.each { entry in
-        if unsafe entry.isExpired(at: now) { return true }
-        unsafe body(entry.key)
-        left -= 1
-        return left > 0
+    var left = limit > 0 ? limit : Int.max
+    for part in 0..<EntryTable.partCount where left > 0 {
+      lock.withLock {
+        let now = nowIfNeeded()
+        unsafe table.each(ofPart: part) { entry in
+          if unsafe left <= 0 || entry.isExpired(at: now) { return }
+          unsafe body(entry.key)
+          left -= 1
+        }
       }
     }
   }
 
-  /// Removes all keys at once.
-  func flush() {
-    lock.withLock {
-      unsafe table.removeAll({ unsafe limbo.add($0) }, { unsafe limbo.add($0) })
+  /// Entries that a flush frees itself: some milliseconds' work.
+  static let flushedAtOnceMax = 8192
+
+  /// Removes all keys at once. Many are freed by a thread of their own, so that neither this one nor those that wait for the lock stand
+  /// still; until then they take memory beside what is stored next. `whenFreed` is called on that thread.
+  func flush(whenFreed: @escaping @Sendable () -> Void = {}) {
+    let (emptied, epoch): (EmptiedTable, UInt64) = lock.withLock {
       uses.removeAll()
       expiries.removeAll()
       usedBytes = 0
+      return (table.empty(), ReaderRegistry.shared.current)
+    }
+    if emptied.count > Self.flushedAtOnceMax,
+      Thread.startIfPossible(
+        name: "flush",
+        {
+          ReaderRegistry.shared.waitForReaders(of: epoch)
+          emptied.free()
+          whenFreed()
+        }) != nil
+    {
+      return
+    }
+    lock.withLock {
+      limbo.add(emptied)
       limbo.collect()
     }
   }

@@ -61,7 +61,7 @@ extension Worker {
     case .prepare(let transaction): transaction.loaded("the server is ending")
     case .commit(let transaction): transaction.giveUp("the server is ending")
     case .broadcast, .send, .sends, .close, .published, .answer, .connected, .resolved, .console, .discard, .endOlder,
-      .stop:
+      .memoryFreed, .stop:
       break
     }
   }

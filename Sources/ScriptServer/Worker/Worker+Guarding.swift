@@ -40,6 +40,7 @@ extension Worker {
     let begin = CompletionPort.clock()
     unsafe pool.pointee.drain()
     coroutines.drain()
+    scratch.giveBack()
     if lua.isSwollen { lua.collectGarbage() } else { lua.giveBack() }
     relaxation.hasRun(isFull: lua.isFull, nanoseconds: CompletionPort.clock() &- begin)
     counters.luaBytes.set(lua.memoryBytes)

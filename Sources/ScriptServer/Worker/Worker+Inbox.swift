@@ -79,6 +79,7 @@ extension Worker {
     case .commit(let transaction): commit(transaction)
     case .discard(let transaction): discard(transaction)
     case .endOlder(let number): endTasks(olderThan: number)
+    case .memoryFreed: willRelaxMemory()
     case .stop(let reason): beginStop(reason)
     }
   }

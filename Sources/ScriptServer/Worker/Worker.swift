@@ -340,5 +340,8 @@ final class Scratch {
     return unsafe block
   }
 
+  /// Lets go of what a large message took.
+  func giveBack() { _ = unsafe reserve(0) }
+
   deinit { unsafe block.deallocate() }
 }

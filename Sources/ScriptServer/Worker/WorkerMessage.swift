@@ -53,6 +53,8 @@ enum WorkerMessage: Sendable {
   case discard(ReloadTransaction)
   /// Ends tasks of all generations before this number.
   case endOlder(than: Int)
+  /// Much memory that this thread may have taken was freed by another.
+  case memoryFreed
   /// Every connection is closed with "shutdown", then the worker ends.
   case stop(reason: String)
 
