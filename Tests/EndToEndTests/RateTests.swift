@@ -159,9 +159,14 @@ import Testing
       return { on_message = function(conn, text) conn:send(text) end }
       """
     }
-    let server = try MoonportProcess(serving: text(", message_rate = { per_second = 0.001, burst = 1 }"), workers: 1)
+    let slow = text(", message_rate = { per_second = 0.001, burst = 1 }")
+    let server = try MoonportProcess(serving: slow, workers: 1)
     let client = try server.connect()
-    try client.send("1\n2\n3\n")
+    try client.send("0\n1\n2\n3\n")
+    #expect(try client.receiveLine() == "0")
+    #expect(try client.tryReceive(for: 0.05) == nil)
+    // The bucket is filled, also by the same rate.
+    try server.reload(slow)
     #expect(try client.receiveLine() == "1")
     #expect(try client.tryReceive(for: 0.05) == nil)
     try server.reload(text(""))

@@ -139,6 +139,31 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
     for client in clients { #expect(try client.ask("after") == "2 after") }
   }
 
+  @Test("what on_save sets going belongs to the old code, also where the reload fails", arguments: [true, false])
+  func madeInSave(succeeds: Bool) throws {
+    let body = """
+      function handlers.on_save()
+        moonport.after(0, function() print("after") end)
+        moonport.spawn(function() print("task") end)
+        moonport.every(0.001, function() print("beat") end)
+      end
+      """
+    let server = try MoonportProcess(serving: script("1", body), workers: 1)
+    let failing = "function handlers.on_restore() error('no') end"
+    try server.replaceScript(script("2", succeeds ? "" : failing))
+    if succeeds { try server.done("reload") } else { _ = try server.refused("reload") }
+    // A task goes on after a reload, as any handler does; timers end with their code.
+    try server.waitForOutput(containing: "task\n")
+    if succeeds {
+      #expect(try server.connect().ask("x") == "2 x")
+      try server.stop()
+      #expect(server.output == "task\n")
+    } else {
+      try server.waitForOutput(containing: "after\n")
+      try server.waitForOutput(containing: "beat\nbeat\n")
+    }
+  }
+
   @Test("an address in use is reported with the line of its moonport.listen, and what was bound for it is given back")
   func addressInUse() throws {
     let taken = try TestListener()

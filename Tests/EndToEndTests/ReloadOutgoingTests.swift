@@ -56,6 +56,41 @@ import Testing
     }
   }
 
+  @Test(
+    "what came while an outgoing connection had no on_message is handed over when a reload brings one",
+    arguments: [false, true])
+  func unheard(hasEnded: Bool) throws {
+    let listener = try TestListener()
+    func text(_ handler: String) -> String {
+      script(
+        "1",
+        """
+        local upstream = {}
+        \(handler)
+        function upstream.on_close(c, reason) print("closed " .. reason) end
+        handlers.upstream = upstream
+        function handlers.on_start()
+          if not moonport.shared("once"):add("dialled", 1) then return end
+          moonport.connect("\(listener.address)", { codec = "line", handler = upstream })
+        end
+        """)
+    }
+    let server = try MoonportProcess(serving: text(""), workers: 1)
+    let peer = try listener.accept()
+    // More than is kept for it, unless it ends.
+    let lines = (1...(hasEnded ? 2 : 20_000)).map { "line \($0)\n" }.joined()
+    let sender = TestThread {
+      try peer.send(lines)
+      if hasEnded { try peer.halfClose() }
+    }
+    try eventually("it has come") { try server.status()["bytes_in"].integer ?? 0 >= min(lines.utf8.count, 65_536) }
+    if hasEnded { try sender.join() }
+    try server.reload(text("function upstream.on_message(c, text) print(text) end"))
+    try sender.join()
+    try server.waitForOutput(containing: hasEnded ? "closed peer\n" : "line 20000\n")
+    #expect(server.output == lines + (hasEnded ? "closed peer\n" : ""))
+  }
+
   @Test("handlers in a table that the script returns become the new code's; any others stay with their connection")
   func handlers() throws {
     let listener = try TestListener()

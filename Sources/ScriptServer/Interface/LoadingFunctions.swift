@@ -7,6 +7,7 @@ import LuaRuntime
 extension Interface {
   static let loadingFunctions: [HostFunction] = unsafe [
     HostFunction("main", "i") { unsafe Worker.of($0).giveMain(HostCall($1!)) },
+    HostFunction("restores", "i") { unsafe Worker.of($0).beginning = HostCall($1!)[0].asInteger.map(Int.init) },
     unsafe HostFunction("is_strict", "") {
       unsafe HostCall($1!).returns(.boolean(Worker.of($0).server.configuration.sandbox == .strict))
     },
@@ -131,7 +132,9 @@ extension Worker {
       return fail(call, "max_length must be from 1 to \(Codec.maxLengthAllowed.upperBound), not \(maxLength)")
     }
     // Any other kind is the connection's that is about to use it.
-    if unsafe call[0].text == "scripted" { (candidate ?? generation)?.codecs.append(index) }
+    if unsafe call[0].text == "scripted" {
+      (runningGeneration == candidate?.number ? candidate : generation)?.codecs.append(index)
+    }
     unsafe call.returns(.integer(Int64(index)))
   }
 

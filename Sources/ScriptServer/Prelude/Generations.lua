@@ -63,6 +63,7 @@ local function hand_over(old_number, new_number)
   saving = old_number
   if old and old.handlers.on_save then saved = old.handlers.on_save() end
   saving = nil
+  native.restores(new_number)
   if new.handlers.on_restore then new.handlers.on_restore(saved, old and old.handlers.version) end
 end
 

@@ -17,6 +17,8 @@ extension Worker {
   /// Runs a script in its own environment; the error's text, or nil when it is the candidate now.
   func load(_ generation: Generation) -> String? {
     candidate = generation
+    beginning = generation.number
+    defer { beginning = nil }
     let problem = unsafe lua.call(
       prelude.load, LuaArguments(.integer(Int64(generation.number))),
       budgetNanoseconds: loadBudgetNanoseconds
@@ -94,6 +96,8 @@ extension Worker {
   private func handOver(_ transaction: ReloadTransaction) -> String? {
     let arguments = unsafe LuaArguments(.integer(Int64(generation?.number ?? 0)), .integer(Int64(transaction.number)))
     guard generation != nil else { return nil }
+    // Set by the prelude, between on_save and on_restore.
+    defer { beginning = nil }
     let problem = lua.call(prelude.handOver, arguments, budgetNanoseconds: loadBudgetNanoseconds) {
       $0.failure?.message
     }
@@ -154,8 +158,12 @@ extension Worker {
   private func keepConnections(_ new: Generation, _ transaction: ReloadTransaction) {
     for key in table.keys() {
       guard let connection = unsafe table.find(key), unsafe connection.pointee.phase == .open else { continue }
+      let wasUnheard = unsafe connection.pointee.flags.contains(.unheard)
       unsafe listenOrHold(connection)
+      // What has waited for an on_message has one now.
+      if wasUnheard, unsafe !connection.pointee.flags.contains(.unheard) { unsafe goOn(with: connection) }
       unsafe startRate(connection)
+      if unsafe connection.pointee.flags.contains(.rateHeld) { unsafe release(held: connection) }
       let entry = unsafe listeners[Int(connection.pointee.listener)]
       let codec = entry.codec
       // A removed listener's codec went with its generation; its connections hold on to theirs.

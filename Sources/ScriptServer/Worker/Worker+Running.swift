@@ -17,6 +17,9 @@ extension Worker {
   /// Number of the live generation, or of the one being loaded before there is one.
   var generationNumber: Int { generation?.number ?? candidate?.number ?? 0 }
 
+  /// Number of the generation whose code runs at this moment, as far as that is known: timers and tasks that it makes are that one's.
+  var runningGeneration: Int { running?.owner.codeGeneration ?? beginning ?? generationNumber }
+
   // MARK: Starting and resuming
 
   /// Starts a function of a script as a coroutine.
@@ -160,8 +163,8 @@ extension Worker {
     }
   }
 
-  /// A handler that had waited is done: what its connection sent meanwhile is next.
-  private func goOn(with connection: UnsafeMutablePointer<Connection>) {
+  /// A handler that had waited is done, or there is one now: what its connection sent meanwhile is next.
+  func goOn(with connection: UnsafeMutablePointer<Connection>) {
     if unsafe connection.pointee.flags.contains(.cutting) { return }
     if unsafe !connection.pointee.inbound.isEmpty || connection.pointee.flags.contains(.endOfStream) {
       unsafe markReady(connection)

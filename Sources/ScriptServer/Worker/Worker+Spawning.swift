@@ -11,7 +11,7 @@ extension Worker {
 
   /// Enters a task of the running code; nil at the bound.
   func spawn(_ run: LuaReference) -> SpawnToken? {
-    let number = running?.owner.codeGeneration ?? candidate?.number ?? generationNumber
+    let number = runningGeneration
     return spawned.insert(run, codeGeneration: number, isHeld: number > generation?.number ?? 0)
   }
 

@@ -8,11 +8,10 @@ extension Worker {
   func setTimer(_ function: LuaReference, after seconds: Double, every: Bool) -> TimerToken? {
     let nanoseconds = Self.nanoseconds(seconds)
     let due = CompletionPort.clock() &+ nanoseconds
-    let generation = running?.owner.codeGeneration ?? candidate?.number ?? generationNumber
     guard
       let token = timers.insert(
         function, intervalNanoseconds: every ? max(nanoseconds, Self.intervalNanosecondsMin) : 0,
-        codeGeneration: generation, dueAt: due)
+        codeGeneration: runningGeneration, dueAt: due)
     else { return nil }
     timers[token].deadline = deadlines.schedule(at: due, payload: DeadlinePurpose.timer(token).payload)
     return token

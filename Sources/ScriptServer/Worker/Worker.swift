@@ -61,6 +61,8 @@ final class Worker: @unchecked Sendable {
   var generation: Generation?
   /// The generation that is being loaded, or waits for the switch.
   var candidate: Generation?
+  /// Number of the generation whose code runs outside of any task: it is being loaded, or in its on_restore.
+  var beginning: Int?
   /// Generations whose code may still run, by number: modules may be required late.
   var snapshots: [Int: Snapshot] = [:]
   /// Tasks that yielded by themselves and go on in the next turn.
