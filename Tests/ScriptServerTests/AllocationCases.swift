@@ -41,6 +41,7 @@ extension AllocationFailureTests {
           assert(not native.module(moonport.generation, "missing.module"))
         end,
         arguments = function() native.arguments() end,
+        restores = function() native.restores(moonport.generation) end,
         check_address = function()
           assert(native.check_address("127.0.0.1:1") == nil)
           assert(native.check_address("nowhere"))
