@@ -110,6 +110,10 @@ import Testing
       ("connect('a:1', { codec = 'x' })", "line:1: moonport.connect: unknown codec \"x\""),
       ("connect('a:1', { handler = 1 })", "line:1: moonport.connect: option 'handler' must be a table"),
       ("connect('a:1', { handler = { on_message = 1 } })", "handler 'on_message' must be a function"),
+      (
+        "connect('a:1', { handler = setmetatable({}, { __index = { on_close = 1 } }) })",
+        "line:1: moonport.connect: handler 'on_close' must be a function, not 1"
+      ),
       ("connect('a:1', { handler = { on_mesage = print } })", "unknown handler 'on_mesage'"),
       ("connect('a')", "line:1: moonport.connect: \"a\": the port is missing; an address is \"host:port\""),
       ("connect('a:0')", "the port is not a number from 1 to 65535"),
@@ -336,5 +340,24 @@ import Testing
       "local t = moonport.spawn(moonport.connect, '\(listener.address)') moonport.after(0, function() t:cancel() end)")
     try listener.accept().close()
     try eventually("that one is closed") { try server.descriptorCount() == before }
+    // One that its own on_open cancels: nobody gets it.
+    _ = try client.ask(
+      "kept.t = moonport.spawn(moonport.connect, '\(listener.address)', { handler = { on_open = function() kept.t:cancel() end,"
+        + " on_close = function(_, reason) kept.reason = reason end } })")
+    #expect(try listener.accept().waitForEnd() == .closed)
+    try eventually("its on_close was called") { try client.ask("return kept.reason") == "cancelled" }
+    try eventually("it is closed, too") { try server.descriptorCount() == before }
+  }
+
+  @Test func `wrong use of connect leaves no codec behind, and a worker that has as many as it can says so`() throws {
+    let server = try serve()
+    let client = try server.connect()
+    let own = "codec = { decode = function() end, encode = function(text) return text end }"
+    let wrong = "pcall(moonport.connect, 'a:1', { \(own), handler = setmetatable({}, { __index = { on_close = 1 } }) })"
+    let code = "for i = 1, 20000 do \(wrong) end return select(2, \(wrong))"
+    for _ in 0..<4 { #expect(contains(try client.ask(code), "must be a function, not 1")) }
+    #expect(try client.ask("return conn:set_codec('line')") == "true")
+    #expect(
+      contains(try client.ask("return conn:set_codec { decode = print, encode = print, max_length = 0 }"), "from 1 to"))
   }
 }

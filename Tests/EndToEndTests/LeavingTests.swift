@@ -100,6 +100,21 @@ import Testing
     #expect(contains(server.output, "closed: shutdown"))
   }
 
+  @Test("whoever waits for a reload when the server ends is told so", arguments: ["stop", "drain"])
+  func reloadingAtTheEnd(_ command: String) throws {
+    let server = try MoonportProcess(serving: script("1"), workers: 1)
+    // The trial takes its time, in a thread of its own.
+    try server.replaceScript(script("2", "local over = os.clock() + 2 repeat until os.clock() > over"))
+    let reload = TestThread {
+      let problem = try server.refused("reload")
+      #expect(contains(problem, "the server is ending"), "\(problem)")
+    }
+    try eventually("the trial runs") { try server.child.threadStatuses().contains { contains($0, "Name:\treload\n") } }
+    try server.done(command)
+    try reload.join()
+    #expect(try server.waitForExit() == .exited(0))
+  }
+
   @Test("a drain that is asked for again gets the new deadline")
   func drainAgain() throws {
     let server = try MoonportProcess(serving: script("1", Self.talking), workers: 2)

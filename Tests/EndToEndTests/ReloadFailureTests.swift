@@ -164,6 +164,48 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
     }
   }
 
+  @Test("what the new code says before it is live is said once it is, and not at all where the reload fails")
+  func saidAhead() throws {
+    func text(_ version: String, _ body: String) -> String {
+      script(
+        version,
+        """
+        local ids = moonport.shared("ids")
+        function handlers.on_open(conn) ids:set(conn.peer, conn.id) ids:set("last", conn.id) end
+        local function speak(when)
+          if moonport.generation == 1 or moonport.worker.id ~= 1 then return end
+          moonport.broadcast("\(version) " .. when)
+          moonport.send(ids:get("last") or 0, "\(version) to you " .. when)
+        end
+        speak("loading")
+        \(body)
+        """)
+    }
+    let server = try MoonportProcess(serving: text("1", ""), workers: 2)
+    let clients = try server.connect(3)
+    for client in clients { #expect(try client.ask("a") == "1 a") }
+    let failing = """
+      function handlers.on_restore()
+        speak("restoring")
+        moonport.close(ids:get("last"))
+        if moonport.worker.id == 2 then error("no") end
+      end
+      """
+    try server.replaceScript(text("2", failing))
+    #expect(contains(try server.refused("reload"), "main.lua:15: no"))
+    for client in clients { #expect(try client.ask("b") == "1 b") }
+    let body = """
+      function handlers.on_restore() speak("restoring") end
+      function handlers.on_start() if moonport.worker.id == 1 then moonport.broadcast("3 started") end end
+      """
+    try server.reload(text("3", body))
+    for (index, client) in clients.enumerated() {
+      let own = index == 2 ? ["3 to you loading", "3 restoring", "3 to you restoring"] : ["3 restoring"]
+      #expect(try client.receiveLines(own.count + 2) == ["3 loading"] + own + ["3 started"])
+      #expect(try client.ask("c") == "3 c")
+    }
+  }
+
   @Test("an address in use is reported with the line of its moonport.listen, and what was bound for it is given back")
   func addressInUse() throws {
     let taken = try TestListener()

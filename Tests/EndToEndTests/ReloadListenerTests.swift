@@ -5,6 +5,40 @@ import TestSupport
 import Testing
 
 @Suite struct ReloadListenerTests {
+  @Test("clients of a listener that was closed count against its cap for an address once it is opened again")
+  func perAddress() throws {
+    func text(_ version: String, listens: Bool = true) -> String {
+      """
+      local moonport = require "moonport"
+      moonport.listen { address = "127.0.0.1:0", codec = "line" }
+      \(listens ? "moonport.listen { address = 'unix:' .. arg[1], codec = 'line', max_connections_per_ip = 2 }" : "")
+      return { on_message = function(conn, text) conn:send("\(version) " .. text) end }
+      """
+    }
+    let folder = try TemporaryFolder()
+    let socket = folder.file("capped.sock")
+    let server = try MoonportProcess(serving: text("1"), workers: 1, listeners: 2, ["--", socket])
+    var inside: [TestClient] = []
+    func letIn() throws {
+      try eventually("a client is let in") {
+        let client = try TestClient("unix:\(socket)")
+        guard let answer = try? client.ask("x"), answer.hasSuffix(" x") else { return false }
+        inside.append(client)
+        return true
+      }
+    }
+    for _ in 0..<2 { try letIn() }
+    try server.reload(text("2", listens: false))
+    try server.reload(text("3"))
+    #expect(try TestClient("unix:\(socket)").waitForEnd() == .closed)
+    // Each that leaves makes room for one, and for no more.
+    for _ in 0..<4 {
+      inside.removeFirst().close()
+      try letIn()
+      #expect(try TestClient("unix:\(socket)").waitForEnd() == .closed)
+    }
+  }
+
   @Test("listeners are compared by address: kept, added or closed, and clients of a closed one stay")
   func listeners() throws {
     let folder = try TemporaryFolder()

@@ -56,6 +56,29 @@ import Testing
     }
   }
 
+  @Test("a handler table under two names becomes the new code's, whichever of them its connection goes by")
+  func twoNames() throws {
+    let listener = try TestListener()
+    func text(_ version: String) -> String {
+      script(
+        version,
+        """
+        local up = { on_message = function(c, text) c:send("\(version) ", text) end }
+        for number = 1, 9 do handlers["name" .. number] = up end
+        function handlers.on_message(conn, text)
+          moonport.connect("\(listener.address)", { codec = "line", handler = up })
+        end
+        """)
+    }
+    let server = try MoonportProcess(serving: text("1"), workers: 1)
+    try server.connect().send("go\n")
+    let peer = try listener.accept()
+    for version in 2...9 {
+      try server.reload(text("\(version)"))
+      #expect(try peer.ask("x") == "\(version) x")
+    }
+  }
+
   @Test(
     "what came while an outgoing connection had no on_message is handed over when a reload brings one",
     arguments: [false, true])

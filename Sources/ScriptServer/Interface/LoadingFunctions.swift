@@ -124,12 +124,15 @@ extension Worker {
   private func enterScriptedCodec(_ call: HostCall) {
     guard let decode = unsafe call[9].asReference, let encode = unsafe call[10].asReference else { return }
     let maxLength = unsafe Int(call[1].asInteger ?? Int64(Codec.frameMaxLengthDefault))
-    guard Codec.maxLengthAllowed.contains(maxLength),
-      let index = codecs.insertScripted(decode: decode, encode: encode, maxLength: maxLength)
-    else {
+    let isAllowed = Codec.maxLengthAllowed.contains(maxLength)
+    guard isAllowed, let index = codecs.insertScripted(decode: decode, encode: encode, maxLength: maxLength) else {
       lua.release(decode)
       lua.release(encode)
-      return fail(call, "max_length must be from 1 to \(Codec.maxLengthAllowed.upperBound), not \(maxLength)")
+      return fail(
+        call,
+        isAllowed
+          ? "this worker has as many codecs as it can, \(UInt16.max)"
+          : "max_length must be from 1 to \(Codec.maxLengthAllowed.upperBound), not \(maxLength)")
     }
     // Any other kind is the connection's that is about to use it.
     if unsafe call[0].text == "scripted" {

@@ -12,7 +12,12 @@ extension Interface {
       let worker = unsafe Worker.of(context)
       var room: RoomName?
       if let bytes = unsafe call[1].asBytes { unsafe room = worker.recentRoomNames.name(bytes) }
-      unsafe worker.broadcast(call[0].asBytes!, room: room, except: except)
+      let message = unsafe call[0].asBytes!
+      if worker.isAheadOfLive {
+        _ = unsafe worker.sayLater(.broadcast(Array(message), room: room, except: except), bytes: message.count)
+      } else {
+        unsafe worker.broadcast(message, room: room, except: except)
+      }
     },
     unsafe HostFunction("send", "ds") { unsafe Worker.of($0).sendById(HostCall($1!), framed: true) },
     unsafe HostFunction("write", "ds") { unsafe Worker.of($0).sendById(HostCall($1!), framed: false) },
@@ -40,28 +45,35 @@ extension Worker {
 
   fileprivate func sendById(_ call: HostCall, framed: Bool) {
     guard let bytes = unsafe call[1].asBytes else { return }
+    if isAheadOfLive {
+      return unsafe report(sayLater(.send(target(call), Array(bytes), framed: framed), bytes: bytes.count), call)
+    }
     unsafe report(send(bytes, to: target(call), framed: framed), call)
   }
 
   fileprivate func closeById(_ call: HostCall) {
     let id = target(call)
     let reason = unsafe call[1].isNil ? "script" : call[1].text
+    let result =
+      isAheadOfLive ? sayLater(.close(id, reason: reason), bytes: reason.utf8.count) : close(id, reason: reason)
+    report(result, call)
+  }
+
+  /// Closes a connection of any worker. One of another worker is closed once the order has come there.
+  func close(_ id: ConnectionID, reason: String) -> SendResult {
     if id.workerIndex == index { spreadBeforeUse(of: id.key) }
     if id.workerIndex == index || !server.workers.indices.contains(id.workerIndex) {
       guard id.workerIndex == index, let connection = unsafe table.find(id.key), unsafe connection.pointee.isUsable
       else {
-        return call.fails("closed")
+        return .closed
       }
       unsafe close(connection, .script(reason))
-      return unsafe call.returns(.boolean(true))
+      return .queued
     }
     postGathered()
-    guard
-      server.workers[id.workerIndex].mailbox.postDroppable(.close(id, reason: reason), bytes: reason.utf8.count)
-    else {
-      counters.dropped.add(1)
-      return call.fails("overflow")
-    }
-    unsafe call.returns(.boolean(true))
+    let mailbox = server.workers[id.workerIndex].mailbox
+    if mailbox.postDroppable(.close(id, reason: reason), bytes: reason.utf8.count) { return .queued }
+    counters.dropped.add(1)
+    return .overflow
   }
 }

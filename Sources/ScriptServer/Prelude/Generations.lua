@@ -8,9 +8,9 @@ local outgoing_handlers = prelude.outgoing_handlers
 
 local generations = {}
 
+-- A table may stand under several names: the next generation may have any of them.
 local function enter_named(generation, name, handlers)
-  if generation.names[handlers] then return end
-  generation.names[handlers] = name
+  generation.names[handlers] = generation.names[handlers] or name
   native.named_handlers(name, outgoing_handlers(handlers))
 end
 

@@ -24,6 +24,13 @@ local function check_outgoing_handlers(handlers)
   end
 end
 
+-- What a table's metatable gives is looked at, too.
+local function check_found(name, value)
+  if value ~= nil and type(value) ~= "function" then
+    error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 3)
+  end
+end
+
 local function connect(generation, address, options)
   if type(address) ~= "string" then
     error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 2)
@@ -37,13 +44,20 @@ local function connect(generation, address, options)
   end
   check_options("moonport.connect", options, connect_options, 2)
   local handlers = options.handler
-  if handlers then check_outgoing_handlers(handlers) end
+  local open, message, drain, close, fail
+  if handlers then
+    check_outgoing_handlers(handlers)
+    open, message, drain, close, fail = outgoing_handlers(handlers)
+    check_found("on_open", open) check_found("on_message", message) check_found("on_drain", drain)
+    check_found("on_close", close) check_found("on_error", fail)
+  end
+  -- Nothing raises from here on, or a codec in Lua would be nobody's.
   local codec = options.codec or "raw"
   local is_own = type(codec) == "table" and codec.type == nil
   local number = codec_number("moonport.connect", codec, "own", 2)
   local seconds = options.timeout or connect_seconds
   if not handlers then return native.begin_connect(address, number, seconds, is_own) end
-  return native.begin_connect(address, number, seconds, is_own, generation.names[handlers], outgoing_handlers(handlers))
+  return native.begin_connect(address, number, seconds, is_own, generation.names[handlers], open, message, drain, close, fail)
 end
 
 prelude.connect = connect

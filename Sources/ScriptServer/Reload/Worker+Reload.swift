@@ -47,6 +47,7 @@ extension Worker {
   private func discardCandidate() {
     guard let candidate else { return }
     self.candidate = nil
+    _ = sayings.take()
     forgetSpawned("reloaded") { $0.codeGeneration == candidate.number }
     retire(candidate)
   }
@@ -127,6 +128,7 @@ extension Worker {
       retire(old)
       willRelaxMemory()
     }
+    saySayings()
     callStart(new)
     spawned.queueHeld()
   }

@@ -125,6 +125,7 @@ extension ControlThread {
     log.critical("a worker did not end: a handler keeps it busy; ending the process")
     let report = "a worker did not end in time, so the process ended, with exit status \(ExitStatus.cut)"
     for client in leaving.clients { answer(client, AdminReply(status: 1, text: report)) }
+    refuseReloads()
     admin?.close()
     exit(ExitStatus.cut)
   }

@@ -14,8 +14,6 @@ struct ServedListener {
   let key: HandleKey
   let counters: ListenerCounters
   var settings: ListenerSettings
-  /// Clients by the hash of their address, where the script caps those.
-  var perAddress: [UInt64: Int] = [:]
   /// When clients of each address came, where the script limits that.
   var rates: AddressRates?
   var isAccepting = false
@@ -183,9 +181,9 @@ extension ControlThread {
     if settings.connectionsPerAddressMax == 0 {
       peerHash = 0
     } else {
-      let count = listeners[listener.key]?.perAddress[peerHash, default: 0] ?? 0
+      let count = clientsPerAddress[listener.index]?[peerHash] ?? 0
       if count >= settings.connectionsPerAddressMax { return turnAway(descriptor, listener, "max_connections_per_ip") }
-      listeners[listener.key]?.perAddress[peerHash] = count + 1
+      clientsPerAddress[listener.index, default: [:]][peerHash] = count + 1
     }
     counters.open.add(1, ordering: .relaxed)
     place(AcceptedClient(descriptor: descriptor, listener: listener.index, peerHash: peerHash))
@@ -224,9 +222,8 @@ extension ControlThread {
 
   /// A client of a listener that counts by address has gone.
   func clientGone(listener index: UInt16, peerHash: UInt64) {
-    guard let key = listeners.first(where: { $0.value.index == index })?.key else { return }
-    let count = listeners[key]?.perAddress[peerHash] ?? 0
-    listeners[key]?.perAddress[peerHash] = count > 1 ? count - 1 : nil
+    let count = clientsPerAddress[index]?[peerHash] ?? 0
+    clientsPerAddress[index]?[peerHash] = count > 1 ? count - 1 : nil
   }
 
   // MARK: Descriptors

@@ -82,6 +82,11 @@ extension ControlThread {
     }
   }
 
+  /// The server has ended: whoever waits for a reload is told.
+  func refuseReloads() {
+    for request in [reloads.running].compactMap(\.self) + reloads.waiting { refuse(request, "the server is ending") }
+  }
+
   private func refuse(_ request: ReloadRequest, _ reason: String) {
     for client in request.clients { answer(client, AdminReply(status: 1, text: reason)) }
   }

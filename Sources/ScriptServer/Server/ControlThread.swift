@@ -24,6 +24,9 @@ final class ControlThread: @unchecked Sendable {
   /// Every address ever listened on has one index for good; 0 is the script's returned table.
   var listenerIndexes: [String: UInt16] = [:]
   var listenerCounters: [UInt16: ListenerCounters] = [:]
+  /// Clients by the hash of their address, where the script caps those, by the index of their listener: a reload may close that and
+  /// open it again while they stay.
+  var clientsPerAddress: [UInt16: [UInt64: Int]] = [:]
   /// Which worker gets the next client among equals.
   var nextWorker = 0
   /// Client sockets that may be open at once.
@@ -155,6 +158,7 @@ final class ControlThread: @unchecked Sendable {
     context.offload?.end()
     admin?.close()
     for client in leaving.clients { answer(client, AdminReply(status: 0, text: leaving.report)) }
+    refuseReloads()
     for client in adminClients.keys { closeAdminClient(client) }
     context.end()
   }

@@ -211,6 +211,8 @@ extension Worker {
       // on_open has closed it again.
       return give(.fails("closed"), to: connect.ticket)
     }
+    // Its on_open has cancelled the task that it is for.
+    guard isWaiting(connect.ticket) else { return unsafe close(connection, .script("cancelled")) }
     unsafe resumeReading(connection)
     unsafe give(.object(connection.pointee.object), to: connect.ticket)
   }

@@ -63,6 +63,8 @@ final class Worker: @unchecked Sendable {
   var candidate: Generation?
   /// Number of the generation whose code runs outside of any task: it is being loaded, or in its on_restore.
   var beginning: Int?
+  /// What it has said meanwhile.
+  var sayings = AheadSayings()
   /// Generations whose code may still run, by number: modules may be required late.
   var snapshots: [Int: Snapshot] = [:]
   /// Tasks that yielded by themselves and go on in the next turn.
