@@ -134,8 +134,9 @@ extension Worker {
 
   // MARK: Sending
 
-  /// Sends what the turn has queued.
-  func flushDirty() {
+  /// Sends what the turn has queued. What there is no time for, where many get much, is the next turn's.
+  func flushDirty(within share: TurnShare = .unlimited) {
+    var share = share
     var next = 0
     // A flush may end a connection, whose on_close may send to others and broadcast: that comes behind and goes out, too. It ends,
     // since each time at least one connection does.
@@ -143,16 +144,17 @@ extension Worker {
       postGathered()
       spread(sendsNow: true)
       if !due.isEmpty { settle() }
-      while next < dirty.count {
+      while next < dirty.count, !share.isUsedUp {
         let key = dirty[next]
         next += 1
         guard let connection = unsafe table.find(key) else { continue }
         unsafe connection.pointee.flags.remove(.dirty)
         if unsafe !connection.pointee.flags.contains(.writing) { unsafe flush(connection) }
         if !due.isEmpty { settle() }
+        share.spend()
       }
     } while !gathered.isEmpty || !gatheredForOthers.isEmpty || !sendsToOthers.isEmpty
-    dirty.removeAll(keepingCapacity: true)
+    if next == dirty.count { dirty.removeAll(keepingCapacity: true) } else { dirty.removeFirst(next) }
   }
 
   /// Sends until nothing is left or the socket takes no more.

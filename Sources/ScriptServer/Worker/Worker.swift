@@ -187,13 +187,13 @@ final class Worker: @unchecked Sendable {
     goOnWithYielded()
     fireDeadlines()
     startSpawned()
-    flushDirty()
+    flushDirty(within: TurnShare())
     report()
   }
 
   /// How long the port may wait.
   private func timeout() -> Int64 {
-    if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty { return 0 }
+    if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !dirty.isEmpty { return 0 }
     if !inbox.isEmpty || hasMail || delivery != nil || spawned.hasQueued { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
