@@ -302,68 +302,6 @@ private func hexadecimal(_ bytes: [UInt8]) -> String {
     try server.waitForErrors(containing: reason)
   }
 
-  @Test func `set_codec applies to the bytes not yet cut, even of the same read`() throws {
-    let server = try MoonportProcess.serving(
-      """
-      function h.on_message(conn, message)
-        if message == "netstring" then conn:set_codec { type = "netstring" } end
-        if message == "fixed" then conn:set_codec { type = "fixed", length = 2 } end
-        if message == "!!" then conn:set_codec "line" end
-        if message == "own" then
-          conn:set_codec {
-            decode = function(b, p) local m, n = b:match("^(.-)|()", p) return m, n end,
-            encode = function(m) return m .. "|" end,
-          }
-        end
-        if message == "back" then conn:set_codec("line") end
-        conn:write("<", message, ">")
-      end
-      """)
-    let stream = "line\nnetstring\n3:a,b,5:fixed,abcd!!back\nown\nx|y\n|back|end\n"
-    let expected = "<line><netstring><a,b><fixed><ab><cd><!!><back><own><x><y\n><back><end>"
-    let whole = try server.connect()
-    try whole.send(stream)
-    #expect(String(decoding: try whole.receive(exactly: expected.utf8.count), as: UTF8.self) == expected)
-    let pieces = try server.connect()
-    pieces.setNoDelay()
-    for byte in stream.utf8 { try pieces.send([byte]) }
-    #expect(String(decoding: try pieces.receive(exactly: expected.utf8.count), as: UTF8.self) == expected)
-  }
-
-  @Test func `set_codec is framed by at once, and is its connection's own`() throws {
-    let server = try MoonportProcess.serving(
-      """
-      function h.on_message(conn, message)
-        if message == "change" then conn:set_codec { type = "netstring" } end
-        moonport.broadcast(message)
-      end
-      """)
-    let first = try server.connect()
-    let second = try server.connect()
-    #expect(try second.ask("hello") == "hello")
-    #expect(try first.receiveLine() == "hello")
-    try first.send("change\n")
-    #expect(String(decoding: try first.receive(exactly: 9), as: UTF8.self) == "6:change,")
-    #expect(try second.receiveLine() == "change")
-  }
-
-  @Test func `thousands of connections may each set a codec of their own`() throws {
-    let server = try MoonportProcess.serving(
-      """
-      function h.on_message(conn, message)
-        conn:set_codec {
-          decode = function(b, p) if p <= #b then return b:sub(p), #b + 1 end end,
-          encode = function(m) return m .. "\\n" end,
-        }
-        conn:send(message)
-      end
-      """)
-    for index in 0..<3000 { #expect(try server.connect().ask("\(index)") == "\(index)") }
-    let before = try server.residentBytes()
-    for index in 0..<6000 { #expect(try server.connect().ask("\(index)") == "\(index)") }
-    #expect(try server.residentBytes() - before < 3_000_000)
-  }
-
   @Test(arguments: [
     ("\"lines\"", "unknown codec \"lines\""), ("{ type = \"line\", max = 3 }", "unknown option \"max\""),
     ("{ type = \"line\", max_length = \"3\" }", "option 'max_length' must be an integer, not \"3\""),

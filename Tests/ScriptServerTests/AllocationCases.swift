@@ -47,10 +47,10 @@ extension AllocationFailureTests {
           assert(native.check_address("nowhere"))
         end,
         codec = function()
-          assert(native.codec("line"))
-          assert(native.codec("length", 10) == nil)
+          assert(native.codec("line", false))
+          assert(native.codec("length", false, 10) == nil)
         end,
-        use_codec = function() native.use_codec(conn, native.codec("raw")) end,
+        use_codec = function() native.use_codec(conn, native.codec("raw", false)) end,
         handlers = function() assert(not native.handlers(decode, nil, encode, decode)) end,
         listener = function() assert(not native.listener("p", "a", 0, 0, 0, 0, 0, 0, 1, 1, 1, "close", 1, 0, 0, 0, 0, "pause")) end,
         is_connection = function() assert(native.is_connection(conn)) end,
@@ -83,7 +83,7 @@ extension AllocationFailureTests {
         shared = function() assert(native.shared("a dictionary", nil, false):get("missing") == nil) end,
         resolve = function() assert(native.resolve("127.0.0.1")[1] == "127.0.0.1") end,
         connect = function() assert(native.connect("nowhere")) end,
-        begin_connect = function() assert(not native.begin_connect("unix:/nonexistent", 0, 5, false, "x", nil, decode)) end,
+        begin_connect = function() assert(not native.begin_connect("unix:/nonexistent", 0, 5, "x", nil, decode)) end,
         named_handlers = function() assert(not native.named_handlers("x", nil, decode)) end,
         pipe = function() fails(native.pipe, conn, conn) end,
       },

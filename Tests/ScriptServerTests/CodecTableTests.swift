@@ -36,9 +36,32 @@ struct CodecTableTests {
     lua.collectGarbage()
     holds(lua.memoryBytes < before + 10000)
     holds(table[index].name == "")
-    // One release too many does no harm, nor does one of a built-in codec.
+    // One release too many does no harm.
     table.release(index, lua: lua)
-    table.release(CodecTable.raw, lua: lua)
     holds(table.insertScripted(decode: .none, encode: .none, maxLength: 10) == index)
+  }
+
+  @Test(
+    "a built-in codec is forgotten with its last user, but for raw: any number of settings may come one after the other"
+  )
+  func builtins() {
+    let lua = LuaState(context: nil, library: noFunctions)!
+    defer { lua.close() }
+    var table = CodecTable()
+    let line = table.intern(.line(maxLength: 100))!
+    holds(table.intern(.line(maxLength: 100)) == line)
+    table.retain(line)
+    for length in 1...100_000 {
+      guard let index = table.intern(.fixed(length: length)) else { return holds(false, "\(length)") }
+      holds(index != line && index != CodecTable.raw)
+      table.release(index, lua: lua)
+    }
+    holds(table.entries.count == 3)
+    for _ in 0..<2 { table.release(line, lua: lua) }
+    holds(table[line].name == "line")
+    table.release(line, lua: lua)
+    holds(table[line].name == "" && table.intern(.netstring(maxLength: 5)) == line)
+    table.release(CodecTable.raw, lua: lua)
+    holds(table.intern(.raw) == CodecTable.raw && table[CodecTable.raw].name == "raw")
   }
 }

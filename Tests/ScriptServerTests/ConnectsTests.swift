@@ -9,7 +9,7 @@ import Testing
 struct ConnectsTests {
   private func connect() -> PendingConnect {
     let ticket = WaitTicket(token: .none, number: 0)
-    return PendingConnect(ticket: ticket, until: 0, port: 0, codec: 0, ownsCodec: false, handlers: 0)
+    return PendingConnect(ticket: ticket, until: 0, port: 0, codec: 0, handlers: 0)
   }
 
   @Test("a connect is found by its number and by its present socket, until it is taken out")

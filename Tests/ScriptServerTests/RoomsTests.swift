@@ -15,7 +15,7 @@ struct RoomsTests {
     var table = ConnectionTable()
     let connections = (0..<20).map { table.insert(HandleKey(slot: $0, generation: 1)) }
     let guest = table.insert(HandleKey(slot: 20, generation: 1))
-    holds(others.join(guest, room: RoomName(text: "r0")))
+    holds(others.join(guest, room: RoomName(text: "r0")) == .joined)
     let names = (0..<6).map { RoomName(text: "r\($0)") }
     var model = [RoomName: Set<UInt32>]()
     for _ in 0..<5000 {
@@ -23,7 +23,9 @@ struct RoomsTests {
       let name = names.randomElement(using: &random)!
       let slot = connection.pointee.key.slot
       switch Int.random(in: 0..<8, using: &random) {
-      case 0..<4: holds(rooms.join(connection, room: name) == model[name, default: []].insert(slot).inserted)
+      case 0..<4:
+        let isNew = model[name, default: []].insert(slot).inserted
+        holds(rooms.join(connection, room: name) == (isNew ? .joined : .alreadyIn))
       case 4..<7: holds(rooms.leave(connection, room: name) == (model[name, default: []].remove(slot) != nil))
       default:
         rooms.leaveAll(connection)
@@ -42,13 +44,31 @@ struct RoomsTests {
     holds(names.allSatisfy { directory.count($0) == 0 && rooms.slots($0).isEmpty })
   }
 
+  @Test("a connection is in so many rooms at most, and may join another once it has left one")
+  func bound() {
+    var rooms = Rooms(directory: RoomDirectory())
+    var table = ConnectionTable()
+    let (connection, other) = (
+      table.insert(HandleKey(slot: 0, generation: 1)), table.insert(HandleKey(slot: 1, generation: 1))
+    )
+    func name(_ number: Int) -> RoomName { RoomName(text: "r\(number)") }
+    for number in 0..<Rooms.perConnectionMax { holds(rooms.join(connection, room: name(number)) == .joined) }
+    holds(rooms.join(connection, room: name(-1)) == .tooMany && rooms.join(connection, room: name(5)) == .alreadyIn)
+    holds(rooms.join(other, room: name(-1)) == .joined && rooms.slots(name(-1)) == [1])
+    holds(rooms.leave(connection, room: name(5)))
+    holds(rooms.join(connection, room: name(-1)) == .joined && rooms.join(connection, room: name(5)) == .tooMany)
+    rooms.leaveAll(connection)
+    holds(rooms.join(connection, room: name(5)) == .joined)
+    for each in [connection, other] { rooms.leaveAll(each) }
+  }
+
   @Test("a connection's rooms are named the latest first, and any bytes may be a name")
   func names() {
     var rooms = Rooms(directory: RoomDirectory())
     var table = ConnectionTable()
     let connection = table.insert(HandleKey(slot: 0, generation: 1))
     let names = [[], [97], [0xc3, 0xa4, 0, 255]].map { (bytes: [UInt8]) in bytes.withUnsafeBytes { RoomName($0) } }
-    for name in names { holds(rooms.join(connection, room: name)) }
+    for name in names { holds(rooms.join(connection, room: name) == .joined) }
     holds(rooms.names(of: connection) == names.reversed())
     holds(!rooms.leave(connection, room: RoomName(text: "b")))
     holds(rooms.leave(connection, room: RoomName(text: "a")))

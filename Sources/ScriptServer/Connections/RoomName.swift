@@ -3,6 +3,9 @@
 
 /// A room's name. Costs an allocation, so it is made once for each call of a script.
 struct RoomName: Hashable, Sendable {
+  /// The longest name of a room that can be joined, as of a dictionary.
+  static let bytesMax = 255
+
   /// As scripts see it.
   let bytes: [UInt8]
 

@@ -48,11 +48,26 @@ struct Rooms: ~Copyable {
   private var freeMembership: Int32 = -1
   private let directory: RoomDirectory
 
+  /// Rooms of one connection: joining looks through them.
+  static let perConnectionMax = 4096
+  /// Rooms of one worker, of up to 370 bytes with their names, and connections in them, of some 24 each.
+  static let roomsMax = 1 << 20
+  static let membershipsMax = 1 << 22
+
+  private var membershipCount = 0
+
   init(directory: RoomDirectory) { self.directory = directory }
 
-  /// Puts a connection into a room; false when it is in it already.
-  mutating func join(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Bool {
-    if unsafe find(connection, room: name) >= 0 { return false }
+  /// What came of joining.
+  enum Joining { case joined, alreadyIn, tooMany }
+
+  /// Puts a connection into a room.
+  mutating func join(_ connection: UnsafeMutablePointer<Connection>, room name: RoomName) -> Joining {
+    if unsafe find(connection, room: name) >= 0 { return .alreadyIn }
+    guard unsafe count(of: connection) < Self.perConnectionMax, membershipCount < Self.membershipsMax,
+      indexes.count < Self.roomsMax || indexes[name] != nil
+    else { return .tooMany }
+    membershipCount += 1
     let room = roomIndex(name)
     let membership = unsafe Membership(
       room: room, slot: connection.pointee.key.slot, position: Int32(rooms[Int(room)].members.count),
@@ -61,7 +76,18 @@ struct Rooms: ~Copyable {
     rooms[Int(room)].members.append(index)
     unsafe connection.pointee.memberships = index
     directory.add(1, to: name)
-    return true
+    return .joined
+  }
+
+  /// How many rooms a connection is in.
+  private func count(of connection: UnsafeMutablePointer<Connection>) -> Int {
+    var count = 0
+    var index = unsafe connection.pointee.memberships
+    while index >= 0 {
+      count += 1
+      index = memberships[Int(index)].next
+    }
+    return count
   }
 
   /// Whether a connection is in a room.
@@ -170,5 +196,6 @@ struct Rooms: ~Copyable {
     }
     memberships[Int(index)].next = freeMembership
     freeMembership = index
+    membershipCount -= 1
   }
 }

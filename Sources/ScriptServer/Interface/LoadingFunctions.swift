@@ -21,7 +21,7 @@ extension Interface {
         unsafe Worker.of(context).returnText(call, "\(error)")
       }
     },
-    unsafe HostFunction("codec", "si?s?i?i?s?i?i?i?f?f?") { unsafe Worker.of($0).enterCodec(HostCall($1!)) },
+    unsafe HostFunction("codec", "sbi?s?i?i?s?i?i?i?f?f?") { unsafe Worker.of($0).enterCodec(HostCall($1!)) },
     unsafe HostFunction("handlers", "f?f?f?f?f?f?f?f?") { unsafe Worker.of($0).enterHandlers(HostCall($1!)) },
     unsafe HostFunction("listener", "ssiiiinniinsininis") { unsafe Worker.of($0).enterListener(HostCall($1!)) },
   ]
@@ -77,12 +77,13 @@ extension Worker {
 
   // MARK: Codecs
 
-  /// native.codec(type, max_length, delimiter, length, size, endian, offset, adjustment, strip, decode, encode)
+  /// native.codec(type, is_listeners, max_length, delimiter, length, size, endian, offset, adjustment, strip, decode, encode)
   fileprivate func enterCodec(_ call: HostCall) {
-    if unsafe call[9].asReference != nil { return enterScriptedCodec(call) }
+    if unsafe call[10].asReference != nil { return enterScriptedCodec(call) }
     do throws(CodecSettingError) {
       let codec = try builtinCodec(call).validated()
       guard let index = codecs.intern(codec) else { return call.fails("too many different codecs on one worker") }
+      enterUse(of: index, call)
       unsafe call.returns(.integer(Int64(index)))
     } catch {
       fail(call, "\(error)")
@@ -90,14 +91,14 @@ extension Worker {
   }
 
   private func builtinCodec(_ call: HostCall) throws(CodecSettingError) -> Codec {
-    let maxLength = unsafe call[1].asInteger.map(Int.init)
+    let maxLength = unsafe call[2].asInteger.map(Int.init)
     switch unsafe call[0].text {
     case "line": return .line(maxLength: maxLength ?? Codec.lineMaxLengthDefault)
     case "delimiter":
-      let delimiter = try unsafe Delimiter(validating: call[2].asBytes.map { unsafe Array($0) } ?? [])
+      let delimiter = try unsafe Delimiter(validating: call[3].asBytes.map { unsafe Array($0) } ?? [])
       return .delimiter(delimiter, maxLength: maxLength ?? Codec.lineMaxLengthDefault)
     case "fixed":
-      guard let length = unsafe call[3].asInteger else {
+      guard let length = unsafe call[4].asInteger else {
         throw CodecSettingError(codec: "fixed", option: "length", problem: "is missing")
       }
       return .fixed(length: Int(length))
@@ -108,22 +109,22 @@ extension Worker {
   }
 
   private func lengthField(_ call: HostCall, maxLength: Int?) throws(CodecSettingError) -> LengthField {
-    guard let size = unsafe call[4].asInteger else {
+    guard let size = unsafe call[5].asInteger else {
       throw CodecSettingError(codec: "length", option: "size", problem: "is missing; it is 1, 2, 3, 4 or 8")
     }
-    let endianText = unsafe call[5].isNil ? "big" : call[5].text
+    let endianText = unsafe call[6].isNil ? "big" : call[6].text
     guard let endian = LengthField.Endian(rawValue: endianText) else {
       throw CodecSettingError(
         codec: "length", option: "endian", problem: "must be \"big\" or \"little\", not \"\(endianText)\"")
     }
     return try unsafe LengthField(
-      size: Int(size), endian: endian, offset: Int(call[6].asInteger ?? 0), adjustment: Int(call[7].asInteger ?? 0),
-      strip: call[8].asInteger.map(Int.init), maxLength: maxLength ?? Codec.frameMaxLengthDefault)
+      size: Int(size), endian: endian, offset: Int(call[7].asInteger ?? 0), adjustment: Int(call[8].asInteger ?? 0),
+      strip: call[9].asInteger.map(Int.init), maxLength: maxLength ?? Codec.frameMaxLengthDefault)
   }
 
   private func enterScriptedCodec(_ call: HostCall) {
-    guard let decode = unsafe call[9].asReference, let encode = unsafe call[10].asReference else { return }
-    let maxLength = unsafe Int(call[1].asInteger ?? Int64(Codec.frameMaxLengthDefault))
+    guard let decode = unsafe call[10].asReference, let encode = unsafe call[11].asReference else { return }
+    let maxLength = unsafe Int(call[2].asInteger ?? Int64(Codec.frameMaxLengthDefault))
     let isAllowed = Codec.maxLengthAllowed.contains(maxLength)
     guard isAllowed, let index = codecs.insertScripted(decode: decode, encode: encode, maxLength: maxLength) else {
       lua.release(decode)
@@ -134,11 +135,15 @@ extension Worker {
           ? "this worker has as many codecs as it can, \(UInt16.max)"
           : "max_length must be from 1 to \(Codec.maxLengthAllowed.upperBound), not \(maxLength)")
     }
-    // Any other kind is the connection's that is about to use it.
-    if unsafe call[0].text == "scripted" {
-      (runningGeneration == candidate?.number ? candidate : generation)?.codecs.append(index)
-    }
+    enterUse(of: index, call)
     unsafe call.returns(.integer(Int64(index)))
+  }
+
+  /// The use of a codec that was just entered is the loading code's where it is a listener's; else that of the connection that is about
+  /// to use it.
+  private func enterUse(of index: UInt16, _ call: HostCall) {
+    guard unsafe call[1].asBoolean == true else { return }
+    (runningGeneration == candidate?.number ? candidate : generation)?.codecs.append(index)
   }
 
   // MARK: Handlers and listeners

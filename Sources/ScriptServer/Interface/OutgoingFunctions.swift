@@ -6,7 +6,7 @@ import LuaRuntime
 extension Interface {
   static let outgoingFunctions: [HostFunction] = unsafe [
     HostFunction("resolve", "sn?", waits: true) { unsafe Worker.of($0).resolveFromScript(HostCall($1!)) },
-    unsafe HostFunction("begin_connect", "sinbs?f?f?f?f?f?", waits: true) {
+    unsafe HostFunction("begin_connect", "sins?f?f?f?f?f?", waits: true) {
       unsafe Worker.of($0).connectFromScript(HostCall($1!))
     },
     unsafe HostFunction("connect", "s", waits: true) { context, call in
@@ -38,13 +38,12 @@ extension Worker {
     }
   }
 
-  /// native.begin_connect(address, codec, seconds, owns_codec, name, on_open, on_message, on_drain, on_close, on_error)
+  /// native.begin_connect(address, codec, seconds, name, on_open, on_message, on_drain, on_close, on_error)
   fileprivate func connectFromScript(_ call: HostCall) {
     let codec = unsafe UInt16(truncatingIfNeeded: call[1].asInteger ?? 0)
-    let ownsCodec = unsafe call[3].asBoolean ?? false
     let handlers = takeHandlers(call)
     let giveBack = { [self] in
-      if ownsCodec { codecs.release(codec, lua: lua) }
+      codecs.release(codec, lua: lua)
       outgoing.release(handlers, lua: lua)
     }
     let target: ConnectTarget
@@ -60,15 +59,15 @@ extension Worker {
     let number = beginConnect(
       target,
       PendingConnect(
-        ticket: ticket, until: until, port: port, codec: codec, ownsCodec: ownsCodec, handlers: handlers))
+        ticket: ticket, until: until, port: port, codec: codec, handlers: handlers))
     tasks[ticket.token].wait = .answer(.connect(number))
   }
 
   /// The handlers of a connect: those of a table that the script returns, in the live generation's code, or the script's own.
   private func takeHandlers(_ call: HostCall) -> Int32 {
-    let functions = (5..<10).compactMap { unsafe call[$0].asReference }
-    if unsafe !call[4].isNil {
-      let name = unsafe call[4].text
+    let functions = (4..<9).compactMap { unsafe call[$0].asReference }
+    if unsafe !call[3].isNil {
+      let name = unsafe call[3].text
       if let handlers = generation?.namedHandlers[name] {
         for function in functions { lua.release(function) }
         if let known = outgoing.retain(named: name) { return known }
@@ -78,7 +77,7 @@ extension Worker {
     if functions.isEmpty { return OutgoingHandlersTable.none }
     return outgoing.insert(
       OutgoingHandlers(
-        handlers: HandlerSet { unsafe $0 < 5 ? call[$0 + 5].asReference : nil },
+        handlers: HandlerSet { unsafe $0 < 5 ? call[$0 + 4].asReference : nil },
         codeGeneration: running?.owner.codeGeneration ?? generationNumber, ownsReferences: true))
   }
 

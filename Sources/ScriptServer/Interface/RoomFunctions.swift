@@ -9,9 +9,17 @@ extension Interface {
       let call = unsafe HostCall(call!)
       let room = unsafe RoomName(call[1].asBytes!)
       let worker = unsafe Worker.of(context)
+      if room.bytes.count > RoomName.bytesMax {
+        let problem = "a room's name has at most \(RoomName.bytesMax) bytes, not \(room.bytes.count)"
+        return worker.raise(call, "join: \(problem)")
+      }
       worker.spread(before: room)
       unsafe worker.withOpen(call) { worker, connection in
-        unsafe call.returns(.boolean(worker.rooms.join(connection, room: room)))
+        switch unsafe worker.rooms.join(connection, room: room) {
+        case .joined: unsafe call.returns(.boolean(true))
+        case .alreadyIn: unsafe call.returns(.boolean(false))
+        case .tooMany: call.fails("too many rooms")
+        }
       }
     },
     unsafe HostFunction("connection:leave", "cs") { context, call in

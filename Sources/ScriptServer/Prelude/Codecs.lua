@@ -18,9 +18,9 @@ local codec_options = {
 
 local scripted_options = { decode = "function", encode = "function", max_length = "integer" }
 
--- The number of a codec on this worker, entered if it is new. One with functions belongs to the generation that loads, as
--- kind "scripted", or to the connection that is to use it, as kind "own".
-local function codec_number(where, spec, kind, level)
+-- The number of a codec on this worker, entered if it is new. It belongs to the generation that loads, where `is_listeners`, or to the
+-- connection that is to use it.
+local function codec_number(where, spec, is_listeners, level)
   if type(spec) == "string" then spec = { type = spec } end
   local name = spec.type
   if name == nil and (spec.decode or spec.encode) then
@@ -37,7 +37,7 @@ local function codec_number(where, spec, kind, level)
     check_options(('%s: codec "%s"'):format(where, name), options, codec_options[name], level + 1)
   end
   local number, reason = native.codec(
-    name or kind, spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
+    name or "", is_listeners, spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
     spec.adjustment, spec.strip, spec.decode, spec.encode)
   if not number then error(where .. ": " .. reason, level + 1) end
   return number
@@ -54,7 +54,7 @@ function connection.set_codec(conn, spec)
   if kinds.codec(spec) then
     error("bad argument #1 to 'set_codec' (a codec's name or table expected, got " .. type(spec) .. ")", 2)
   end
-  return native.use_codec(conn, codec_number("conn:set_codec", spec, "own", 2))
+  return native.use_codec(conn, codec_number("conn:set_codec", spec, false, 2))
 end
 
 -- Raises an error about what a function of a codec returned; its place is the function's, since none of its lines runs any more.

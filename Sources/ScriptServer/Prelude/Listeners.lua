@@ -60,7 +60,7 @@ local function listen(generation, options)
   for name, value in pairs(options) do copy[name] = value end
   local caller = getinfo(3, "Sl")
   copy.place = ("%s:%d"):format(caller.short_src, caller.currentline)
-  copy.codec_number = codec_number("moonport.listen", options.codec or "raw", "scripted", 3)
+  copy.codec_number = codec_number("moonport.listen", options.codec or "raw", true, 3)
   local listeners = generation.listeners
   listeners[#listeners + 1] = copy
 end

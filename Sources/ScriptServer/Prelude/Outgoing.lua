@@ -53,11 +53,10 @@ local function connect(generation, address, options)
   end
   -- Nothing raises from here on, or a codec in Lua would be nobody's.
   local codec = options.codec or "raw"
-  local is_own = type(codec) == "table" and codec.type == nil
-  local number = codec_number("moonport.connect", codec, "own", 2)
+  local number = codec_number("moonport.connect", codec, false, 2)
   local seconds = options.timeout or connect_seconds
-  if not handlers then return native.begin_connect(address, number, seconds, is_own) end
-  return native.begin_connect(address, number, seconds, is_own, generation.names[handlers], open, message, drain, close, fail)
+  if not handlers then return native.begin_connect(address, number, seconds) end
+  return native.begin_connect(address, number, seconds, generation.names[handlers], open, message, drain, close, fail)
 end
 
 prelude.connect = connect

@@ -1,5 +1,5 @@
 // The codecs in use on a worker, by a small index, so that a connection holds two bytes of it. Built-in codecs with equal
-// settings share an entry; a codec written in Lua has its own, which is freed when nobody uses it any more.
+// settings share an entry, a codec written in Lua has its own; one that nobody uses any more is forgotten.
 
 import Codecs
 import LuaRuntime
@@ -44,10 +44,12 @@ struct CodecTable: ~Copyable {
     return false
   }
 
-  /// The index of a built-in codec, entered when it is new; nil when the table is full.
+  /// The index of a built-in codec, entered when it is new, with one user more: the caller. Nil when the table is full.
   mutating func intern(_ codec: Codec) -> UInt16? {
     for (index, entry) in entries.enumerated() {
-      if case .builtin(let known) = entry, known == codec { return UInt16(index) }
+      guard case .builtin(let known) = entry, known == codec else { continue }
+      uses[index] += 1
+      return UInt16(index)
     }
     return place(.builtin(codec))
   }
@@ -64,13 +66,15 @@ struct CodecTable: ~Copyable {
 
   /// One user less; the references of a codec in Lua that nobody uses are given back to `lua`.
   mutating func release(_ index: UInt16, lua: LuaState) {
-    guard case .scripted(let decode, let encode, _) = entries[Int(index)] else { return }
+    if index == Self.raw || uses[Int(index)] == 0 { return }
     uses[Int(index)] -= 1
     if uses[Int(index)] > 0 { return }
-    lua.release(decode)
-    lua.release(encode)
+    if case .scripted(let decode, let encode, _) = entries[Int(index)] {
+      lua.release(decode)
+      lua.release(encode)
+      scriptedCount -= 1
+    }
     entries[Int(index)] = .unused
-    scriptedCount -= 1
   }
 
   private mutating func place(_ entry: CodecEntry) -> UInt16? {

@@ -46,7 +46,6 @@ struct PendingConnect {
   let port: UInt16
   /// Index of the codec, held until the connection has it.
   let codec: UInt16
-  let ownsCodec: Bool
   /// Index of the handlers, held likewise.
   let handlers: Int32
   /// Addresses not tried yet, the next one last.

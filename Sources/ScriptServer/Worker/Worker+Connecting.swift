@@ -69,7 +69,7 @@ extension Worker {
   func abandonConnect(_ number: ConnectNumber) {
     closeAttempt(number)
     guard let connect = connects.remove(number) else { return }
-    if connect.ownsCodec { codecs.release(connect.codec, lua: lua) }
+    codecs.release(connect.codec, lua: lua)
     outgoing.release(connect.handlers, lua: lua)
   }
 
@@ -190,7 +190,7 @@ extension Worker {
     let key = connect.key
     let names = port.descriptor(of: key).map { SocketNames(of: $0) }
     let connection = unsafe table.insert(key, isClient: false)
-    unsafe connection.pointee.flags = connect.ownsCodec ? [.outgoing, .ownCodec] : .outgoing
+    unsafe connection.pointee.flags = [.outgoing, .ownCodec]
     unsafe connection.pointee.codec = connect.codec
     unsafe connection.pointee.handlers = connect.handlers
     unsafe connection.pointee.openedAt = now

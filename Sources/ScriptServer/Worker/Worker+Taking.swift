@@ -22,6 +22,7 @@ extension Worker {
   /// Takes what `request` asks for off the connection's bytes.
   func take(_ connection: UnsafeMutablePointer<Connection>, _ request: ReceiveRequest) -> Taken {
     let bytes = unsafe unconsumed(connection)
+    let codec = unsafe connection.pointee.codec
     let taken: Taken
     switch request {
     case .message: taken = unsafe takeMessage(connection, bytes)
@@ -31,6 +32,11 @@ extension Worker {
     case .all: taken = unsafe takeAll(connection, bytes)
     }
     // A codec in Lua may have closed the connection, or taken bytes of it, while it was asked for a message.
+    if case .incomplete = taken, unsafe connection.pointee.codec != codec {
+      // Its decode has set another one, which is asked in the next turn.
+      unsafe markReady(connection)
+      return taken
+    }
     guard case .incomplete = taken, unsafe connection.pointee.flags.contains(.endOfStream),
       unsafe connection.pointee.phase == .open
     else { return taken }
