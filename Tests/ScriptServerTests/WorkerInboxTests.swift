@@ -75,8 +75,10 @@ struct WorkerInboxTests {
           for i = 1, count do moonport.publish("bulk", tostring(i), tonumber(more)) end
         end)
       elseif what == "wait" then
-        local task = moonport.spawn(moonport.sleep, 0)
-        for i = 1, count do moonport.spawn(function() task:wait() seen = seen + 1 end) end
+        awaited = awaited or moonport.spawn(function() while not goes do moonport.sleep(0.001) end end)
+        for i = 1, count do moonport.spawn(function() awaited:wait() seen = seen + 1 end) end
+      elseif what == "go" then
+        goes = true
       elseif what == "burn" then
         burn(0.002)
       elseif what == "timers" then
@@ -136,7 +138,10 @@ struct WorkerInboxTests {
   func waiters() throws {
     let host = try AllocationWorker(Self.bulk)
     let client = host.connect()
-    #expect(ask(host, client, "wait 10000") == "0 0 \n")
+    // Some at a time: under a sanitizer all of them would take more than a handler's budget.
+    for _ in 0..<10 { #expect(ask(host, client, "wait 1000") == "0 0 \n") }
+    while host.worker.tasks.count < 10_001 { host.turn() }
+    _ = ask(host, client, "go")
     var last = 0
     for _ in 0..<200 where last < 10_000 {
       let seen = Int(ask(host, client, "figures").prefix { $0 != " " }) ?? -1
@@ -172,7 +177,7 @@ struct WorkerInboxTests {
 
   @Test(
     "slow timers, tasks and subscribers that come together go on over several turns",
-    arguments: ["timers", "spawn", "yield", "wait"])
+    arguments: ["timers", "spawn", "yield"])
   func slowTogether(_ what: String) throws {
     let host = try AllocationWorker(Self.bulk)
     let client = host.connect()
@@ -184,7 +189,7 @@ struct WorkerInboxTests {
       largest = max(largest, seen - last)
       last = seen
     }
-    #expect(last == 100 && (what == "wait" || largest <= 32), "\(largest)")
+    #expect(last == 100 && largest <= 32, "\(largest)")
   }
 
   @Test("a reload of a worker that cannot deliver in time what waits is given up, and nothing of it is lost")
