@@ -210,6 +210,21 @@ struct BrokenScript: Sendable, CustomTestStringConvertible {
     }
   }
 
+  @Test("a script that takes the string library apart does not keep the next one from being loaded")
+  func brokenLibrary() throws {
+    let body = """
+      for _, name in ipairs { "format", "sub", "find", "gsub", "match", "rep" } do string[name] = nil end
+      for _, name in ipairs { "concat", "unpack", "sort" } do table[name] = nil end
+      """
+    let server = try MoonportProcess(serving: script("1", body), workers: 2)
+    let client = try server.connect()
+    #expect(try client.ask("x") == "1 x")
+    try server.replaceScript(script("2", "local nothing = nil; nothing()"))
+    #expect(contains(try server.refused("reload"), "main.lua:4: attempt to call a nil value (local 'nothing')"))
+    try server.reload(script("3"))
+    #expect(try client.ask("x") == "3 x")
+  }
+
   @Test("an address in use is reported with the line of its moonport.listen, and what was bound for it is given back")
   func addressInUse() throws {
     let taken = try TestListener()

@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import ScriptServer
@@ -47,6 +48,21 @@ struct LineWriterTests {
     write("x", to: output)
     write("y", to: output)
     #expect(output.lostLines == 2)
+  }
+
+  @Test("a terminal that nobody reads costs lines and no time, and the descriptor it shares stays as it was")
+  func deafTerminal() throws {
+    let (reading, terminal) = try makeTerminal()
+    defer {
+      close(terminal)
+      close(reading)
+    }
+    let output = LineWriter(descriptor: terminal, patienceMilliseconds: 0)
+    // As a line of the log: more than what a terminal has room for when it is called writable. Without an end, it would never come.
+    let line = [UInt8](repeating: UInt8(ascii: "x"), count: 3000)
+    for _ in 0..<200 { line.withUnsafeBytes { _ = output.write($0) } }
+    #expect((1..<200).contains(output.lostLines))
+    #expect(fcntl(terminal, F_GETFL) & O_NONBLOCK == 0)
   }
 
   @Test("a full disk and a closed descriptor cost lines, not the process")

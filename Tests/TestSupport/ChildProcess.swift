@@ -226,7 +226,8 @@ private func makePipe() throws -> (reading: Int32, writing: Int32) {
   return (ends[0], ends[1])
 }
 
-private func makeTerminal() throws -> (own: Int32, child: Int32) {
+/// A pseudo-terminal: the side that shows it, and the one that programs have.
+package func makeTerminal() throws -> (own: Int32, child: Int32) {
   var name = [CChar](repeating: 0, count: Int(PATH_MAX))
   let own = test_open_terminal(&name, UInt(name.count))
   guard own >= 0 else { throw TestFailure.call("posix_openpt") }

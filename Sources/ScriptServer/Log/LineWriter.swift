@@ -12,6 +12,8 @@ final class LineWriter: Sendable {
   static let pipeChunkBytes = 4096
 
   private let descriptor: CInt
+  /// A descriptor of the writer's own, for a terminal.
+  private let isOwned: Bool
   private let patienceMilliseconds: CInt
   /// Bytes per write(2): without bound for a file, which is always writable.
   private let chunkBytesMax: Int
@@ -28,11 +30,24 @@ final class LineWriter: Sendable {
 
   /// `patienceMilliseconds`: how long to wait for a reader that is behind, once per stall; 0 never waits.
   init(descriptor: CInt, patienceMilliseconds: CInt) {
-    self.descriptor = descriptor
+    let own = Self.openTerminalAgain(descriptor)
+    self.descriptor = own ?? descriptor
+    isOwned = own != nil
     self.patienceMilliseconds = patienceMilliseconds
     var status = stat()
     let isFile = unsafe fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
     chunkBytesMax = isFile ? .max : Self.pipeChunkBytes
+  }
+
+  deinit { if isOwned { close(descriptor) } }
+
+  /// A terminal is called writable when it has any room, and then keeps whoever writes more than that waiting for its reader, as a
+  /// remote one that hangs. Opened once more it can be told not to, without that being so for all who share the descriptor; nil for
+  /// anything else. termios(3), open(2), proc(5)
+  private static func openTerminalAgain(_ descriptor: CInt) -> CInt? {
+    guard isatty(descriptor) == 1 else { return nil }
+    let own = unsafe open("/proc/self/fd/\(descriptor)", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+    return own >= 0 ? own : nil
   }
 
   /// Lines that were lost since the start, whole or in part.

@@ -1,6 +1,7 @@
 -- moonport.broadcast: its options.
 local prelude, native = ...
 
+local format = string.format
 local math_type, error, type, pairs = math.type, error, type, pairs
 local describe = prelude.describe
 
@@ -16,7 +17,7 @@ local function broadcast(message, options)
   end
   for name in pairs(options) do
     if not broadcast_options[name] then
-      error(("moonport.broadcast: unknown option %s; it knows except, room"):format(describe(name)), 2)
+      error(format("moonport.broadcast: unknown option %s; it knows except, room", describe(name)), 2)
     end
   end
   local room = options.room

@@ -1,6 +1,7 @@
 -- Codecs as scripts name them: their options, and the two functions of a codec written in Lua.
 local prelude, native, connection = ...
 
+local format = string.format
 local math_type, getinfo, error, select, type, pairs = math.type, debug.getinfo, error, select, type, pairs
 local check_options, describe, keys, kinds = prelude.check_options, prelude.describe, prelude.keys, prelude.kinds
 
@@ -29,12 +30,12 @@ local function codec_number(where, spec, is_listeners, level)
       error(where .. ": a codec of your own needs both decode and encode", level + 1)
     end
   elseif not codec_options[name] then
-    error(("%s: unknown codec %s; there are %s, and { decode = f, encode = g }"):format(
+    error(format("%s: unknown codec %s; there are %s, and { decode = f, encode = g }",
       where, describe(name), keys(codec_options)), level + 1)
   else
     local options = {}
     for key, value in pairs(spec) do if key ~= "type" then options[key] = value end end
-    check_options(('%s: codec "%s"'):format(where, name), options, codec_options[name], level + 1)
+    check_options(format('%s: codec "%s"', where, name), options, codec_options[name], level + 1)
   end
   local number, reason = native.codec(
     name or "", is_listeners, spec.max_length, spec.delimiter, spec.length, spec.size, spec.endian, spec.offset,
@@ -45,7 +46,7 @@ end
 
 local function check_connection(conn, method)
   if not native.is_connection(conn) then
-    error(("bad argument #1 to '%s' (connection expected, got %s)"):format(method, conn == nil and "no value" or type(conn)), 3)
+    error(format("bad argument #1 to '%s' (connection expected, got %s)", method, conn == nil and "no value" or type(conn)), 3)
   end
 end
 
@@ -60,8 +61,8 @@ end
 -- Raises an error about what a function of a codec returned; its place is the function's, since none of its lines runs any more.
 local function reject(f, ...)
   local info = getinfo(f, "S")
-  local place = info.what == "C" and "" or ("%s:%d: "):format(info.short_src, info.linedefined)
-  error(place .. (...):format(select(2, ...)), 0)
+  local place = info.what == "C" and "" or format("%s:%d: ", info.short_src, info.linedefined)
+  error(place .. format(...), 0)
 end
 
 local function decode(f, bytes, position)

@@ -1,6 +1,7 @@
 -- What a script finds as its globals, in either sandbox.
 local prelude, native = ...
 
+local find, format = string.find, string.format
 local concat, pack, error, type, pairs, ipairs, select = table.concat, table.pack, error, type, pairs, ipairs, select
 local tostring, load, loadfile, package = tostring, load, loadfile, package
 local make_moonport, require = prelude.make_moonport, prelude.require
@@ -43,7 +44,7 @@ local refusals = {
 local function refuse(libraries)
   for library, functions in pairs(refusals) do
     for name, why in pairs(functions) do
-      libraries[library][name] = function() error(("%s.%s %s"):format(library, name, why), 2) end
+      libraries[library][name] = function() error(format("%s.%s %s", library, name, why), 2) end
     end
   end
 end
@@ -52,7 +53,7 @@ end
 local function text_mode(mode)
   if mode == nil then return "t" end
   if type(mode) ~= "string" then return mode end
-  return mode:find("t", 1, true) and "t" or ""
+  return find(mode, "t", 1, true) and "t" or ""
 end
 
 local function add_loading(environment, is_strict)

@@ -1,6 +1,7 @@
 -- Generations as Lua knows them: loading one, handing state over to the next, and forgetting one.
 local prelude, native = ...
 
+local format, sub = string.format, string.sub
 local unpack, type, pairs, ipairs, load, pcall = table.unpack, type, pairs, ipairs, load, pcall
 local describe, enter_handlers, enter_listener = prelude.describe, prelude.enter_handlers, prelude.enter_listener
 local is_handlers, make_environment = prelude.is_handlers, prelude.make_environment
@@ -37,15 +38,15 @@ local function load_generation(number)
     number = number, loaded = {}, requiring = {}, listeners = {}, names = {}, loading = true, arguments = native.arguments(),
   }
   generations[number] = generation
-  generation.arguments[0] = place:sub(2)
+  generation.arguments[0] = sub(place, 2)
   generation.environment = make_environment(generation)
   local chunk, message = load(source, place, "t", generation.environment)
   if not chunk then return message end
   local handlers = chunk(unpack(generation.arguments))
   generation.loading = false
-  local last = ("%s:%d"):format(place:sub(2), last_line)
+  local last = format("%s:%d", sub(place, 2), last_line)
   if type(handlers) ~= "table" then
-    return ("%s: the script must return its table of handlers, not %s"):format(
+    return format("%s: the script must return its table of handlers, not %s",
       last, type(handlers) == "nil" and "nothing" or describe(handlers))
   end
   generation.handlers = handlers
@@ -71,8 +72,9 @@ end
 -- any more.
 local function hand_over_note()
   if not saving then return end
-  return ("this is on_save of generation %d, the code that runs now; it stays until its on_save succeeds, or the server is started"
-    .. " anew"):format(saving)
+  return format(
+    "this is on_save of generation %d, the code that runs now; it stays until its on_save succeeds, or the server is started anew",
+    saving)
 end
 
 local function forget(number)

@@ -1,6 +1,7 @@
 -- Tables of handlers: their names, and handing their functions over.
 local prelude, native = ...
 
+local find, format = string.find, string.format
 local concat, getinfo, error, type, pairs, ipairs = table.concat, debug.getinfo, error, type, pairs, ipairs
 local rawget = rawget
 local describe = prelude.describe
@@ -33,14 +34,14 @@ end
 -- that has no line of its own.
 local function enter_handlers(place, handlers)
   for name, value in pairs(handlers) do
-    if type(name) == "string" and name:find("^on_") then
+    if type(name) == "string" and find(name, "^on_") then
       if type(value) ~= "function" then
-        error(("%s: handler '%s' must be a function, not %s"):format(place, name, describe(value)), 0)
+        error(format("%s: handler '%s' must be a function, not %s", place, name, describe(value)), 0)
       end
       if not known_handlers[name] then
         local at = getinfo(value, "S")
-        local line = at.what == "C" and place or ("%s:%d"):format(at.short_src, at.linedefined)
-        error(("%s: unknown handler '%s'; the handlers are %s"):format(line, name, concat(handler_names, ", ")), 0)
+        local line = at.what == "C" and place or format("%s:%d", at.short_src, at.linedefined)
+        error(format("%s: unknown handler '%s'; the handlers are %s", line, name, concat(handler_names, ", ")), 0)
       end
     end
   end

@@ -1,6 +1,7 @@
 -- moonport.listen: its options, checked while the script loads and handed over once it has loaded.
 local prelude, native = ...
 
+local format = string.format
 local getinfo, error, type, pairs = debug.getinfo, error, type, pairs
 local check_options, codec_number, describe = prelude.check_options, prelude.codec_number, prelude.describe
 
@@ -16,12 +17,12 @@ local function check_output_limit(limit, level)
   check_options("moonport.listen: output_limit", limit, output_options, level + 1)
   local policy = limit.policy or "close"
   if policy ~= "close" and policy ~= "drop_newest" and policy ~= "drop_oldest" and policy ~= "pause" then
-    error(('moonport.listen: output_limit.policy must be "close", "drop_newest", "drop_oldest" or "pause", not %s')
-      :format(describe(policy)), level + 1)
+    error(format('moonport.listen: output_limit.policy must be "close", "drop_newest", "drop_oldest" or "pause", not %s',
+      describe(policy)), level + 1)
   end
   local hard, soft = limit.hard or 8388608, limit.soft
   if soft and soft > hard then
-    error(("moonport.listen: output_limit.soft (%d) must not exceed hard (%d)"):format(soft, hard), level + 1)
+    error(format("moonport.listen: output_limit.soft (%d) must not exceed hard (%d)", soft, hard), level + 1)
   end
 end
 
@@ -39,7 +40,7 @@ local function rate(options, name, level)
   if type(value.per_second) ~= "number" then error(where .. ": option 'per_second' is missing", level + 1) end
   local policy = value.policy or "pause"
   if policy ~= "pause" and policy ~= "close" then
-    error(('%s.policy must be "pause" or "close", not %s'):format(where, describe(policy)), level + 1)
+    error(format('%s.policy must be "pause" or "close", not %s', where, describe(policy)), level + 1)
   end
   return value.per_second, value.burst or 0, policy
 end
@@ -59,7 +60,7 @@ local function listen(generation, options)
   local copy = {}
   for name, value in pairs(options) do copy[name] = value end
   local caller = getinfo(3, "Sl")
-  copy.place = ("%s:%d"):format(caller.short_src, caller.currentline)
+  copy.place = format("%s:%d", caller.short_src, caller.currentline)
   copy.codec_number = codec_number("moonport.listen", options.codec or "raw", true, 3)
   local listeners = generation.listeners
   listeners[#listeners + 1] = copy

@@ -1,6 +1,7 @@
 -- moonport.log: fields laid out flat for the log, tables within tables included.
 local prelude, native = ...
 
+local format = string.format
 local math_type, sort, unpack, error, type, pairs = math.type, table.sort, table.unpack, error, type, pairs
 local ipairs, tostring, getmetatable = ipairs, tostring, getmetatable
 
@@ -49,11 +50,11 @@ end
 local function log_function(level)
   return function(message, fields)
     if type(message) ~= "string" and type(message) ~= "number" then
-      error(("bad argument #1 to '%s' (string expected, got %s)"):format(level, type(message)), 2)
+      error(format("bad argument #1 to '%s' (string expected, got %s)", level, type(message)), 2)
     end
     if fields == nil then return native.log(level, message) end
     if type(fields) ~= "table" then
-      error(("bad argument #2 to '%s' (table expected, got %s)"):format(level, type(fields)), 2)
+      error(format("bad argument #2 to '%s' (table expected, got %s)", level, type(fields)), 2)
     end
     local names, values = fields_of(fields)
     local flat = {}

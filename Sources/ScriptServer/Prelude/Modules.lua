@@ -1,6 +1,7 @@
 -- `require`: modules of the snapshot first, then the usual paths, each in the environment of its generation.
 local prelude, native = ...
 
+local format, gsub = string.format, string.gsub
 local io_open, running, error, type, load, setmetatable = io.open, coroutine.running, error, type, load, setmetatable
 local package = package
 
@@ -20,7 +21,7 @@ local function find_elsewhere(generation, name)
   if path then
     local text, problem = read_file(path)
     if not text then error(problem, 0) end
-    local chunk, message = load(text:gsub("^#[^\n]*", "", 1), "@" .. path, "t", generation.environment)
+    local chunk, message = load(gsub(text, "^#[^\n]*", "", 1), "@" .. path, "t", generation.environment)
     if not chunk then error(message, 0) end
     return chunk, path
   end
@@ -42,12 +43,12 @@ local function find_module(generation, name)
   if source then
     local chunk, message = load(source, place, "t", generation.environment)
     -- The place comes first: an editor looks for it there.
-    if not chunk then error(("%s (loading module '%s')"):format(message, name), 0) end
+    if not chunk then error(format("%s (loading module '%s')", message, name), 0) end
     return chunk, place
   end
   local found, data = find_elsewhere(generation, name)
   if found then return found, data end
-  error(("module '%s' not found:%s%s"):format(name, place, data), 3)
+  error(format("module '%s' not found:%s%s", name, place, data), 3)
 end
 
 local function require(generation, name)
@@ -59,7 +60,7 @@ local function require(generation, name)
   if value ~= nil then return value end
   -- By coroutine, not just by name: a run that is ended by its budget does not come to the clean-up below.
   local thread = running()
-  if generation.requiring[name] == thread then error(("module '%s' requires itself"):format(name), 2) end
+  if generation.requiring[name] == thread then error(format("module '%s' requires itself", name), 2) end
   local loader, place = find_module(generation, name)
   generation.requiring[name] = thread
   -- Ends with the call however that ends, and leaves an error's traceback alone.

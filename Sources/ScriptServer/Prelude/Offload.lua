@@ -1,6 +1,7 @@
 -- Calls of moonport.offload, on the thread that runs them.
 local prelude, native = ...
 
+local format, gsub, sub = string.format, string.gsub, string.sub
 local error, type, pairs, pcall, xpcall = error, type, pairs, pcall, xpcall
 local describe, describe_problem, generations = prelude.describe, prelude.describe_problem, prelude.generations
 local make_environment, make_moonport = prelude.make_environment, prelude.make_moonport
@@ -14,7 +15,7 @@ local function moonport_without_worker(generation)
   for name, value in pairs(moonport) do
     if type(value) == "function" and not everywhere[name] then
       moonport[name] = function()
-        error(("moonport.%s cannot be called in an offloaded function, which runs on no worker"):format(name), 2)
+        error(format("moonport.%s cannot be called in an offloaded function, which runs on no worker", name), 2)
       end
     end
   end
@@ -29,7 +30,7 @@ local function offloading_generation(number)
   local generation = {
     number = number, loaded = {}, requiring = {}, listeners = {}, loading = false, arguments = native.arguments(),
   }
-  generation.arguments[0] = place:sub(2)
+  generation.arguments[0] = sub(place, 2)
   generation.environment = make_environment(generation)
   generation.loaded.moonport = moonport_without_worker(generation)
   generations[number] = generation
@@ -38,14 +39,14 @@ end
 
 -- Without the places and lines that are of this file.
 local function note_problem(problem)
-  local text = describe_problem(problem):gsub("^moonport:%d+: ", ""):gsub("\n\tmoonport:%d+:[^\n]*", "")
-  return (text:gsub("\n\t%(%.%.%.tail calls%.%.%.%)$", ""))
+  local text = gsub(gsub(describe_problem(problem), "^moonport:%d+: ", ""), "\n\tmoonport:%d+:[^\n]*", "")
+  return (gsub(text, "\n\t%(%.%.%.tail calls%.%.%.%)$", ""))
 end
 
 local function call_module(generation, name, ...)
   local f = generation.environment.require(name)
   if type(f) ~= "function" then
-    error(("module '%s' must return a function to be offloaded, not %s"):format(name, describe(f)), 0)
+    error(format("module '%s' must return a function to be offloaded, not %s", name, describe(f)), 0)
   end
   return f(...)
 end
@@ -53,7 +54,7 @@ end
 local function finish_offloaded(name, succeeded, ...)
   if not succeeded then return (...) end
   local packed, problem = pcall(native.offload_result, ...)
-  if not packed then return ("module '%s': %s"):format(name, problem) end
+  if not packed then return format("module '%s': %s", name, problem) end
 end
 
 -- Makes one call; what went wrong, with its traceback, or nothing.

@@ -1,11 +1,12 @@
 -- Options and how wrong ones are told: the kinds of values, and errors that name the option, what it should be and what it is.
 local prelude = ...
 
+local format = string.format
 local math_type, concat, sort, error, type, pairs = math.type, table.concat, table.sort, error, type, pairs
 local tostring = tostring
 
 local function describe(value)
-  if type(value) == "string" then return ("%q"):format(value) end
+  if type(value) == "string" then return format("%q", value) end
   if type(value) == "number" or type(value) == "boolean" or value == nil then return tostring(value) end
   return "a " .. type(value)
 end
@@ -43,11 +44,11 @@ local function check_options(where, options, known, level)
   for name, value in pairs(options) do
     local kind = known[name]
     if not kind then
-      error(("%s: unknown option %s; it knows %s"):format(where, describe(name), keys(known)), level + 1)
+      error(format("%s: unknown option %s; it knows %s", where, describe(name), keys(known)), level + 1)
     end
     local expected = kinds[kind](value)
     if expected then
-      error(("%s: option '%s' must be %s, not %s"):format(where, name, expected, describe(value)), level + 1)
+      error(format("%s: option '%s' must be %s, not %s", where, name, expected, describe(value)), level + 1)
     end
   end
 end

@@ -1,6 +1,7 @@
 -- moonport.connect: its options and handlers.
 local prelude, native = ...
 
+local find, format = string.find, string.format
 local concat, error, type, pairs = table.concat, error, type, pairs
 local check_options, codec_number, describe = prelude.check_options, prelude.codec_number, prelude.describe
 local handler_names, known_handlers = prelude.handler_names, prelude.known_handlers
@@ -13,12 +14,12 @@ local connect_seconds = 10
 
 local function check_outgoing_handlers(handlers)
   for name, value in pairs(handlers) do
-    if type(name) == "string" and name:find("^on_") then
+    if type(name) == "string" and find(name, "^on_") then
       if not known_handlers[name] then
-        error(("moonport.connect: unknown handler '%s'; the handlers are %s"):format(name, concat(handler_names, ", ")), 3)
+        error(format("moonport.connect: unknown handler '%s'; the handlers are %s", name, concat(handler_names, ", ")), 3)
       end
       if type(value) ~= "function" then
-        error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 3)
+        error(format("moonport.connect: handler '%s' must be a function, not %s", name, describe(value)), 3)
       end
     end
   end
@@ -27,20 +28,20 @@ end
 -- What a table's metatable gives is looked at, too.
 local function check_found(name, value)
   if value ~= nil and type(value) ~= "function" then
-    error(("moonport.connect: handler '%s' must be a function, not %s"):format(name, describe(value)), 3)
+    error(format("moonport.connect: handler '%s' must be a function, not %s", name, describe(value)), 3)
   end
 end
 
 local function connect(generation, address, options)
   if type(address) ~= "string" then
-    error(("bad argument #1 to 'connect' (string expected, got %s)"):format(address == nil and "no value" or type(address)), 2)
+    error(format("bad argument #1 to 'connect' (string expected, got %s)", address == nil and "no value" or type(address)), 2)
   end
   -- Raises where nothing can wait, before anything is entered for the connection.
   local problem = native.connect(address)
   if problem then error("moonport.connect: " .. problem, 2) end
   if options == nil then options = {} end
   if type(options) ~= "table" then
-    error(("bad argument #2 to 'connect' (table expected, got %s)"):format(type(options)), 2)
+    error(format("bad argument #2 to 'connect' (table expected, got %s)", type(options)), 2)
   end
   check_options("moonport.connect", options, connect_options, 2)
   local handlers = options.handler

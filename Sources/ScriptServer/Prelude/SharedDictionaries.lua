@@ -1,6 +1,7 @@
 -- moonport.shared: one object for each dictionary.
 local prelude, native = ...
 
+local format = string.format
 local error, type = error, type
 local check_options = prelude.check_options
 
@@ -23,7 +24,7 @@ local function shared(generation, name, options)
     check_options("moonport.shared", options, shared_options, 2)
     max_memory = options.max_memory
     if max_memory and max_memory < 4096 then
-      error(("moonport.shared: option 'max_memory' must be at least 4096 bytes, not %d"):format(max_memory), 2)
+      error(format("moonport.shared: option 'max_memory' must be at least 4096 bytes, not %d", max_memory), 2)
     end
   end
   local made, problem = native.shared(name, max_memory, generation.loading)

@@ -1,6 +1,7 @@
 -- moonport.spawn: a task keeps its results in the script's own object, so that they are freed with it.
 local prelude, native = ...
 
+local find, format, sub = string.find, string.format, string.sub
 local pack, unpack, traceback, running, error = table.pack, table.unpack, debug.traceback, coroutine.running, error
 local type, select, tostring, setmetatable, getmetatable = type, select, tostring, setmetatable, getmetatable
 local xpcall = xpcall
@@ -17,8 +18,8 @@ local tracebacks = setmetatable({}, { __mode = "k" })
 -- An error with its traceback, which ends where the script's own functions do; to be called by a message handler.
 local function describe_problem(problem)
   local text = traceback(tostring(problem), 3)
-  local last = text:find("\n\t[C]: in function 'xpcall'\n\tmoonport:", 1, true)
-  return last and text:sub(1, last - 1) or text
+  local last = find(text, "\n\t[C]: in function 'xpcall'\n\tmoonport:", 1, true)
+  return last and sub(text, 1, last - 1) or text
 end
 
 local function note_traceback(problem)
@@ -45,7 +46,7 @@ local function finish_task(task, succeeded, ...)
 end
 
 local function spawn(f, ...)
-  if type(f) ~= "function" then error(("bad argument #1 to 'spawn' (function expected, got %s)"):format(type(f)), 2) end
+  if type(f) ~= "function" then error(format("bad argument #1 to 'spawn' (function expected, got %s)", type(f)), 2) end
   local arguments = select("#", ...) > 0 and pack(...)
   local task = setmetatable({ number = 0 }, task_methods)
   -- Runs the task; or is told how it ended, when it could not say so itself.
@@ -66,14 +67,14 @@ end
 
 local function check_task(task, method)
   if type(task) ~= "table" or getmetatable(task) ~= task_methods then
-    error(("bad argument #1 to '%s' (task expected, got %s)"):format(method, task == nil and "no value" or type(task)), 3)
+    error(format("bad argument #1 to '%s' (task expected, got %s)", method, task == nil and "no value" or type(task)), 3)
   end
 end
 
 function task_methods:wait(timeout)
   check_task(self, "wait")
   if timeout ~= nil and kinds.seconds(timeout) then
-    error(("bad argument #1 to 'wait' (a number of seconds, at least 0, expected, got %s)"):format(describe(timeout)), 2)
+    error(format("bad argument #1 to 'wait' (a number of seconds, at least 0, expected, got %s)", describe(timeout)), 2)
   end
   if not self.results and self.problem == nil then
     local finished, reason = native["task:wait"](self.number, timeout)

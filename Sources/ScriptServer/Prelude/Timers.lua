@@ -1,6 +1,7 @@
 -- moonport.after and moonport.every.
 local prelude, native = ...
 
+local format = string.format
 local pack, unpack, error, type, select, setmetatable = table.pack, table.unpack, error, type, select, setmetatable
 local describe, kinds = prelude.describe, prelude.kinds
 
@@ -14,10 +15,10 @@ end
 
 local function timer(where, repeats, seconds, f, ...)
   if kinds.seconds(seconds) then
-    error(("bad argument #1 to '%s' (a number of seconds, at least 0, expected, got %s)"):format(where, describe(seconds)), 2)
+    error(format("bad argument #1 to '%s' (a number of seconds, at least 0, expected, got %s)", where, describe(seconds)), 2)
   end
   if type(f) ~= "function" then
-    error(("bad argument #2 to '%s' (function expected, got %s)"):format(where, type(f)), 2)
+    error(format("bad argument #2 to '%s' (function expected, got %s)", where, type(f)), 2)
   end
   local run = f
   if select("#", ...) > 0 then
