@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 
@@ -296,6 +297,30 @@ struct SharedDictionaryTests {
       shared.flush()
       holds(shared.count() == 0 && shared.usedBytes == 0 && shared.freeBytes == 64 << 20)
     }
+  }
+
+  @Test("much memory that has become free is told, and not what goes while other things come")
+  func freed() {
+    let told = Atomic<Int>(0)
+    let shared = SharedDictionary(name: [], capacityBytes: 64 << 20, whenFreed: { told.add(1, ordering: .relaxed) })
+    func store(_ number: Int) {
+      let value = [UInt8](repeating: 1, count: 1 << 20)
+      [UInt8(number)].withUnsafeBytes { key in
+        value.withUnsafeBytes {
+          _ = shared.store(key, .bytes($0), mode: .set, lifetime: .nanoseconds(0), flags: 0)
+        }
+      }
+    }
+    // At the cap old ones go for new ones.
+    for round in 0..<4 { for number in 0..<100 { store((number + round) % 200) } }
+    holds(shared.evictions > 0 && told.load(ordering: .relaxed) == 0)
+    for number in 0..<200 { [UInt8(number)].withUnsafeBytes { _ = shared.delete($0) } }
+    // At a half and at a quarter; what is less than 16 MB is not told.
+    holds(shared.usedBytes == 0 && (1...2).contains(told.load(ordering: .relaxed)))
+    let before = told.load(ordering: .relaxed)
+    for number in 0..<40 { store(number) }
+    shared.flush()
+    holds(told.load(ordering: .relaxed) == before + 1)
   }
 
   @Test("a walk through the keys has each that is there once, and no more than asked for")

@@ -67,8 +67,8 @@ extension Interface {
         }
       }
     },
-    unsafe HostFunction("shared:flush", "h") { unsafe Worker.of($0).flush(HostCall($1!)) },
-    unsafe HostFunction("shared:flush_all", "h") { unsafe Worker.of($0).flush(HostCall($1!)) },
+    unsafe HostFunction("shared:flush", "h") { unsafe HostCall($1!).onDictionary { $1.flush() } },
+    unsafe HostFunction("shared:flush_all", "h") { unsafe HostCall($1!).onDictionary { $1.flush() } },
     unsafe HostFunction("shared:flush_expired", "hi?") { _, call in
       unsafe HostCall(call!).onDictionary { call, dictionary in
         let limit = unsafe Int(call[1].asInteger ?? 0)
@@ -105,10 +105,6 @@ extension Worker {
       }
     }
     unsafe call.returns(.dictionary(Unmanaged.passUnretained(dictionary).toOpaque(), name: name))
-  }
-
-  fileprivate func flush(_ call: HostCall) {
-    call.onDictionary { [server] in $1.flush { server.memoryFreed() } }
   }
 
   /// Puts the caps in force that a generation asked for while it loaded.

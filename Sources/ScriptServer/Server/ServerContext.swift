@@ -57,6 +57,7 @@ final class ServerContext: @unchecked Sendable {
     self.workers = workers
     self.offload = offload
     self.control = control
+    dictionaries.whenFreed = { [weak self] in self?.memoryFreed() }
   }
 
   /// Lets go of the workers, which refer to the context, once their threads have ended.

@@ -21,7 +21,9 @@ final class SharedDictionary: @unchecked Sendable {
   var expiries = EntryHeap<ExpiryRole>()
   var limbo = Limbo()
   /// What the entries cost, in bytes.
-  var usedBytes = 0
+  var usedBytes = 0 { didSet { watchUse() } }
+  /// The most that they have cost since `whenFreed` was called.
+  private var peakBytes = 0
   /// What they may cost.
   var capacityBytes: Int
   /// Entries removed for want of memory before their time, since the dictionary was made.
@@ -30,6 +32,11 @@ final class SharedDictionary: @unchecked Sendable {
   /// that reading what was written last counts as later. Between two changes readers store nothing twice.
   let time = Atomic<UInt64>(2)
 
+  /// Called when much memory has become free, under the lock or on the thread of a flush.
+  private let whenFreed: @Sendable () -> Void
+
+  /// Less than this is not worth telling: the allocator's own free memory comes to as much.
+  private static let muchBytes = 16 << 20
   /// What a dictionary may hold when nobody has said: room for some hundred thousand small entries, and harmless on any machine.
   static let defaultCapacityBytes = 64 << 20
   /// The least that may be asked for: a handful of entries.
@@ -39,8 +46,10 @@ final class SharedDictionary: @unchecked Sendable {
 
   /// An empty dictionary. `clock` is in nanoseconds and never goes back.
   init(
-    name: [UInt8], capacityBytes: Int, clock: @escaping @Sendable () -> UInt64 = { CompletionPort.clock() }
+    name: [UInt8], capacityBytes: Int, clock: @escaping @Sendable () -> UInt64 = { CompletionPort.clock() },
+    whenFreed: @escaping @Sendable () -> Void = {}
   ) {
+    self.whenFreed = whenFreed
     self.name = name
     self.capacityBytes = capacityBytes
     self.clock = clock
@@ -148,8 +157,8 @@ final class SharedDictionary: @unchecked Sendable {
   static let flushedAtOnceMax = 8192
 
   /// Removes all keys at once. Many are freed by a thread of their own, so that neither this one nor those that wait for the lock stand
-  /// still; until then they take memory beside what is stored next. `whenFreed` is called on that thread.
-  func flush(whenFreed: @escaping @Sendable () -> Void = {}) {
+  /// still; until then they take memory beside what is stored next.
+  func flush() {
     let (emptied, epoch): (EmptiedTable, UInt64) = lock.withLock {
       uses.removeAll()
       expiries.removeAll()
@@ -159,7 +168,7 @@ final class SharedDictionary: @unchecked Sendable {
     if emptied.count > Self.flushedAtOnceMax,
       Thread.startIfPossible(
         name: "flush",
-        {
+        { [whenFreed] in
           ReaderRegistry.shared.waitForReaders(of: epoch)
           emptied.free()
           whenFreed()
@@ -170,6 +179,16 @@ final class SharedDictionary: @unchecked Sendable {
     lock.withLock {
       limbo.add(emptied)
       limbo.collect()
+    }
+  }
+
+  /// Tells when the entries cost less than half of what they did, and much less: not where some go and others come.
+  private func watchUse() {
+    if usedBytes >= peakBytes {
+      peakBytes = usedBytes
+    } else if usedBytes < peakBytes / 2, peakBytes - usedBytes > Self.muchBytes {
+      peakBytes = usedBytes
+      whenFreed()
     }
   }
 

@@ -9,6 +9,9 @@ final class SharedDirectory: @unchecked Sendable {
   /// The longest name, in bytes: it is shown in the status.
   static let nameBytesMax = 255
 
+  /// Called when a dictionary has freed much memory, on any thread. To be set before there is one.
+  var whenFreed: (@Sendable () -> Void)?
+
   private let lock = ThreadLock()
   private var dictionaries: [[UInt8]: SharedDictionary] = [:]
   private var names: [[UInt8]] = []
@@ -20,7 +23,8 @@ final class SharedDirectory: @unchecked Sendable {
       if let found = dictionaries[name] { return found }
       guard names.count < Self.dictionariesMax else { return nil }
       let made = SharedDictionary(
-        name: name, capacityBytes: capacityBytes ?? SharedDictionary.defaultCapacityBytes)
+        name: name, capacityBytes: capacityBytes ?? SharedDictionary.defaultCapacityBytes,
+        whenFreed: { [weak self] in self?.whenFreed?() })
       dictionaries[name] = made
       names.append(name)
       return made
