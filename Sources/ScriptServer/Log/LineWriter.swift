@@ -11,6 +11,9 @@ final class LineWriter: Sendable {
   /// What a pipe that poll(2) calls writable takes at once: PIPE_BUF, one page (pipe(7)). A longer write could block.
   static let pipeChunkBytes = 4096
 
+  /// The patience with a terminal at least.
+  private static let terminalMilliseconds: CInt = 20
+
   private let descriptor: CInt
   /// A descriptor of the writer's own, for a terminal.
   private let isOwned: Bool
@@ -33,7 +36,8 @@ final class LineWriter: Sendable {
     let own = Self.openTerminalAgain(descriptor)
     self.descriptor = own ?? descriptor
     isOwned = own != nil
-    self.patienceMilliseconds = patienceMilliseconds
+    // A terminal has room for 8 KB: one that is read takes more in a moment.
+    self.patienceMilliseconds = own == nil ? patienceMilliseconds : max(patienceMilliseconds, Self.terminalMilliseconds)
     var status = stat()
     let isFile = unsafe fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
     chunkBytesMax = isFile ? .max : Self.pipeChunkBytes
