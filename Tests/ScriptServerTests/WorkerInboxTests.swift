@@ -80,13 +80,13 @@ struct WorkerInboxTests {
       elseif what == "go" then
         goes = true
       elseif what == "burn" then
-        burn(0.002)
+        burn(0.01)
       elseif what == "timers" then
-        for i = 1, count do moonport.after(0, function() seen = seen + 1 burn(0.002) end) end
+        for i = 1, count do moonport.after(0, function() seen = seen + 1 burn(0.01) end) end
       elseif what == "spawn" then
-        for i = 1, count do moonport.spawn(function() seen = seen + 1 burn(0.002) end) end
+        for i = 1, count do moonport.spawn(function() seen = seen + 1 burn(0.01) end) end
       elseif what == "yield" then
-        for i = 1, count do moonport.spawn(function() coroutine.yield() seen = seen + 1 burn(0.002) end) end
+        for i = 1, count do moonport.spawn(function() coroutine.yield() seen = seen + 1 burn(0.01) end) end
       elseif what == "sleep" then
         for i = 1, count do
           moonport.spawn(function()
@@ -141,14 +141,17 @@ struct WorkerInboxTests {
     // Some at a time: under a sanitizer all of them would take more than a handler's budget.
     for _ in 0..<10 { #expect(ask(host, client, "wait 1000") == "0 0 \n") }
     while host.worker.tasks.count < 10_001 { host.turn() }
+    var left = host.worker.tasks.count
     _ = ask(host, client, "go")
-    var last = 0
-    for _ in 0..<200 where last < 10_000 {
-      let seen = Int(ask(host, client, "figures").prefix { $0 != " " }) ?? -1
-      #expect(seen - last <= Worker.duePerTurnMax, "\(seen) after \(last)")
-      last = seen
+    let deadline = CompletionPort.clock() + 60_000_000_000
+    while left > 0, CompletionPort.clock() < deadline {
+      let now = host.worker.tasks.count
+      // The one that all wait for, and those that it wakes in this turn.
+      #expect(left - now <= Worker.duePerTurnMax + 1)
+      left = now
+      host.turn()
     }
-    #expect(last == 10_000)
+    #expect(ask(host, client, "figures") == "10000 0 \n")
   }
 
   @Test("slow handlers of a client that sends many messages leave the others theirs in the same turn, and none is lost")
@@ -189,7 +192,7 @@ struct WorkerInboxTests {
       largest = max(largest, seen - last)
       last = seen
     }
-    #expect(last == 100 && largest <= 32, "\(largest)")
+    #expect(last == 100 && largest <= 64, "\(largest)")
   }
 
   @Test("a reload of a worker that cannot deliver in time what waits is given up, and nothing of it is lost")
