@@ -27,9 +27,12 @@ package struct FileStamp: Equatable, Sendable {
   }
 
   /// The stamp of the file that `path` leads to now, symbolic links followed (stat(2)); nil when there is none to see.
-  static func of(_ path: String) -> FileStamp? {
+  static func of(_ path: String) -> FileStamp? { of(path, in: AT_FDCWD) }
+
+  /// As `of`, for a path from an open folder. fstatat(2)
+  static func of(_ path: String, in folder: CInt) -> FileStamp? {
     var status = stat()
-    guard unsafe stat(path, &status) == 0 else { return nil }
+    guard unsafe fstatat(folder, path, &status, 0) == 0 else { return nil }
     return FileStamp(status)
   }
 

@@ -142,10 +142,17 @@ struct SnapshotReader {
     }
   }
 
-  /// The name of a file that is not what it was when it was read, missing ones included.
+  /// O_PATH of open(2), which Glibc's module leaves out: a folder may be one that its user cannot list.
+  private static let pathOnly: CInt = 0o10_000_000
+
+  /// The name of a file that is not what it was when it was read, missing ones included. All are looked for in the folder that the
+  /// path leads to at one moment: where it is a link that is switched to and fro, some could else be found here and some there.
   private func firstChangedName() -> String? {
-    for (name, file) in files where FileStamp.of(file.path) != file.stamp { return name }
-    return absent.first { FileStamp.of(script.path($0)) != nil }
+    let folder = unsafe open(script.folder, Self.pathOnly | O_DIRECTORY | O_CLOEXEC)
+    guard folder >= 0 else { return script.name }
+    defer { close(folder) }
+    for (name, file) in files where FileStamp.of(name, in: folder) != file.stamp { return name }
+    return absent.first { FileStamp.of($0, in: folder) != nil }
   }
 
   /// What `luaL_loadfile` skips: a UTF-8 byte order mark, then a first line that begins with `#`.
