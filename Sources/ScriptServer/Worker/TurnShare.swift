@@ -16,8 +16,11 @@ struct TurnShare {
   /// When the time is up; not known before the first look where it begins with that.
   private var until: UInt64?
 
-  /// A share whose time begins with its first look.
-  init(atMost pieces: Int = .max) { left = pieces }
+  /// A share whose time begins with its first look, or one of pieces alone.
+  init(atMost pieces: Int = .max, isTimed: Bool = true) {
+    left = pieces
+    if !isTimed { until = .max }
+  }
 
   /// A share whose time began at `start`, by the port's clock.
   init(from start: UInt64) {

@@ -148,6 +148,9 @@ extension Worker {
       return attemptFailed(number, ConnectFailure(errorNumber: completion.errorNumber))
     }
     if connectedToItself(completion.key) { return attemptFailed(number, .refused) }
+    // Its time is not up any more, though it may be opened only in the next turn.
+    if let connect = connects[number] { _ = deadlines.cancel(connect.deadline) }
+    connects.update(number) { $0.deadline = .none }
     due.append(.connected(number))
   }
 

@@ -8,6 +8,7 @@ extension Worker {
   /// Closes every connection; the worker ends once they are gone, or after a second.
   func beginStop(_ reason: String) {
     dueShare = .unlimited
+    settle()
     closeAll(outgoing: false)
     isStopping = true
     callStop(reason)
@@ -47,6 +48,7 @@ extension Worker {
     let count = messages.reduce(delivery == nil ? 0 : 1) {
       $0 + ($1.isForClients || $1.isForSubscribers ? $1.count : 0)
     }
+    if count == 0 { return }
     log.warning(
       "a worker ended before it had handled all that was sent to it: the rest is dropped",
       metadata: ["messages": "\(count)", "worker": "\(index + 1)"])
@@ -81,6 +83,7 @@ extension Worker {
 
   /// Gives clients a moment to take what is queued, so that they see an end and no reset.
   private func lingerBriefly() {
+    flushDirty()
     let deadline = CompletionPort.clock() + Self.stopNanoseconds
     while !table.isEmpty {
       let clock = CompletionPort.clock()

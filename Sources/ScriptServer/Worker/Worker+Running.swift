@@ -216,8 +216,9 @@ extension Worker {
 
   // MARK: Due work
 
-  /// Pieces of due work done in one turn: a hundred thousand tasks that one event wakes leave sockets a chance between.
-  static let duePerTurnMax = 4096
+  /// Pieces of due work done in one turn: a hundred thousand tasks that one event wakes leave sockets a chance between. More than what
+  /// the messages of a turn can decide, so that nothing piles up.
+  static let duePerTurnMax = 16_384
 
   /// Does what handlers decided, until nothing is left, as each step may decide more, or the turn has done enough: the rest is the next
   /// turn's.

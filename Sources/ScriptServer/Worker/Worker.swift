@@ -78,7 +78,7 @@ final class Worker: @unchecked Sendable {
   /// What handlers decided that must not happen while they run.
   var due: [DueWork] = []
   /// How much of it is still to be done in this turn.
-  var dueShare = TurnShare(atMost: duePerTurnMax)
+  var dueShare = TurnShare(atMost: duePerTurnMax, isTimed: false)
   /// Due work waits: a reload is decided, and what the old code has left to do is the new code's.
   var holdsDue = false
   /// Connections with output to flush at the end of the turn.
@@ -175,18 +175,21 @@ final class Worker: @unchecked Sendable {
     now = port.now
     takenBesides = 0
     messageShare = TurnShare(from: now)
-    dueShare = TurnShare(atMost: Self.duePerTurnMax)
+    dueShare = TurnShare(atMost: Self.duePerTurnMax, isTimed: false)
     if !due.isEmpty { settle() }
     for index in batch.indices {
       handle(unsafe batch[index])
       if !due.isEmpty { settle() }
     }
-    handleInbox()
-    callDrains()
-    goOnWithReady()
-    goOnWithYielded()
-    fireDeadlines()
-    startSpawned()
+    // What follows stands back while due work is left for the next turn: an on_close comes before the client's next on_open.
+    if due.isEmpty {
+      handleInbox()
+      callDrains()
+      goOnWithReady()
+      goOnWithYielded()
+      fireDeadlines()
+      startSpawned()
+    }
     flushDirty(within: TurnShare())
     report()
   }
@@ -215,6 +218,8 @@ final class Worker: @unchecked Sendable {
 
   private func goOnWithReady() {
     if ready.isEmpty { return }
+    // Not less than those that were read from have had, whatever the inbox has taken.
+    messageShare = TurnShare(from: CompletionPort.clock())
     let keys = ready
     ready.removeAll(keepingCapacity: true)
     for key in keys {
