@@ -60,7 +60,7 @@ static int assign_connection(lua_State *L) {
   if (strcmp(key, "ctx") != 0) {
     return luaL_error(L, "cannot set '%s' on a connection; keep the script's own data in conn.ctx", key);
   }
-  luaL_argexpected(L, lua_istable(L, 3), 3, "table");
+  if (!lua_istable(L, 3)) return luaL_error(L, "conn.ctx must be a table, not %s", luaL_typename(L, 3));
   lua_settop(L, 3);
   lua_setiuservalue(L, 1, CTX);
   return 0;

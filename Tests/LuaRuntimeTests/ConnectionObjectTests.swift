@@ -42,7 +42,7 @@ struct ConnectionObjectTests {
     arguments: [
       ("conn.name = 1", "cannot set 'name' on a connection; keep the script's own data in conn.ctx"),
       ("conn.id = 1", "cannot set 'id' on a connection"), ("conn[1] = 1", "cannot set 'number' on a connection"),
-      ("conn.ctx = 1", "table expected, got number"), ("conn.ctx = nil", "table expected, got nil"),
+      ("conn.ctx = 1", "conn.ctx must be a table, not number"), ("conn.ctx = nil", "conn.ctx must be a table, not nil"),
       ("conn.number({})", "bad argument #1 to 'number' (connection expected, got table)"),
       ("conn.number()", "bad argument #1 to 'number' (connection expected, got no value)"),
       (

@@ -220,7 +220,7 @@ struct WorkerInboxTests {
     #expect(host.worker.tasks.count == 5000)
     #expect(try host.reload() == nil)
     var left = host.worker.tasks.count
-    #expect(left == 5000 - 1024)
+    #expect(left == 5000)
     while left > 0 {
       host.turn()
       let now = host.worker.tasks.count

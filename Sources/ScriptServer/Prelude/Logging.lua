@@ -3,7 +3,7 @@ local prelude, native = ...
 
 local format = string.format
 local math_type, sort, unpack, error, type, pairs = math.type, table.sort, table.unpack, error, type, pairs
-local ipairs, tostring, getmetatable = ipairs, tostring, getmetatable
+local ipairs, next, tostring, getmetatable = ipairs, next, tostring, getmetatable
 
 -- What is looked at of one table: the log shows 64 fields and says how many it left out.
 local log_fields_max = 1000
@@ -23,7 +23,9 @@ local function fields_of(value)
     values[text] = item
   end
   sort(names)
-  return names, values, count > 0 and #value == count
+  -- Of a long one the first are seen, which are those of its list.
+  local is_long_list = count > log_fields_max and #value >= count and math_type(next(value)) == "integer"
+  return names, values, is_long_list or count > 0 and #value == count
 end
 
 -- Lays a value out for `native.log`: a letter of its type and its text, or its parts between brackets.

@@ -102,6 +102,7 @@ extension SharedDictionary {
       let now = lock.withLock { removeExpired(atMost: some) }
       removed += now
       if now < some { break }
+      pause()
     }
     return removed
   }

@@ -3,6 +3,7 @@
 // in +Lists, the cap on memory and expiry in +Memory. Must never know Lua.
 
 import CompletionIO
+import Glibc
 import Synchronization
 
 /// A dictionary from byte strings to values.
@@ -142,6 +143,7 @@ final class SharedDictionary: @unchecked Sendable {
   func keys(limit: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
     var left = limit > 0 ? limit : Int.max
     for part in 0..<EntryTable.partCount where left > 0 {
+      let before = left
       lock.withLock {
         let now = nowIfNeeded()
         unsafe table.each(ofPart: part) { entry in
@@ -150,22 +152,34 @@ final class SharedDictionary: @unchecked Sendable {
           left -= 1
         }
       }
+      if before - left >= Self.entriesBetweenPauses { pause() }
     }
   }
 
-  /// Entries that a flush frees itself: some milliseconds' work.
+  /// Frees what readers had in their hands when it was removed, if they have let go of it.
+  func collect() { lock.withLock { limbo.collect() } }
+
+  /// Entries that a long call goes through between two pauses.
+  static let entriesBetweenPauses = 1024
+
+  /// Lets another thread have the lock that was just given back: it would else be taken again before that has woken up.
+  func pause() { usleep(1) }
+
+  /// Entries and bytes that a flush frees itself: some milliseconds' work.
   static let flushedAtOnceMax = 8192
+  private static let flushedBytesAtOnceMax = 4 << 20
 
   /// Removes all keys at once. Many are freed by a thread of their own, so that neither this one nor those that wait for the lock stand
   /// still; until then they take memory beside what is stored next.
   func flush() {
-    let (emptied, epoch): (EmptiedTable, UInt64) = lock.withLock {
+    let (emptied, bytes, epoch): (EmptiedTable, Int, UInt64) = lock.withLock {
+      let bytes = usedBytes
       uses.removeAll()
       expiries.removeAll()
       usedBytes = 0
-      return (table.empty(), ReaderRegistry.shared.current)
+      return (table.empty(), bytes, ReaderRegistry.shared.current)
     }
-    if emptied.count > Self.flushedAtOnceMax,
+    if emptied.count > Self.flushedAtOnceMax || bytes > Self.flushedBytesAtOnceMax,
       Thread.startIfPossible(
         name: "flush",
         { [whenFreed] in

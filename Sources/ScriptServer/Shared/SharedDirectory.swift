@@ -34,8 +34,11 @@ final class SharedDirectory: @unchecked Sendable {
   /// Changes the cap of a dictionary that is there.
   func setCapacity(_ bytes: Int, of name: [UInt8]) { lock.withLock { dictionaries[name] }?.setCapacity(bytes) }
 
+  /// Frees what readers had in their hands when it was removed.
+  func collect() { for dictionary in all { dictionary.collect() } }
+
+  private var all: [SharedDictionary] { lock.withLock { names.compactMap { dictionaries[$0] } } }
+
   /// What the status shows of them, in the order in which they were made.
-  var figures: [SharedDictionaryStatus] {
-    lock.withLock { names.compactMap { dictionaries[$0] } }.map(\.figures)
-  }
+  var figures: [SharedDictionaryStatus] { all.map(\.figures) }
 }

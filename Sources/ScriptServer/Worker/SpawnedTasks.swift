@@ -124,9 +124,9 @@ struct SpawnTable: ~Copyable {
     count -= 1
   }
 
-  /// The tokens of tasks that have not started and for which `condition` holds: all, or as many as asked for.
-  func unstarted(atMost limit: Int = .max, where condition: (SpawnedTask) -> Bool) -> [SpawnToken] {
+  /// The tokens of all tasks that have not started and for which `condition` holds.
+  func unstarted(where condition: (SpawnedTask) -> Bool) -> [SpawnToken] {
     if count == 0 { return [] }
-    return slots.first(limit) { $0.run.exists && !$0.isRunning && condition($0) }.map(\.token)
+    return slots.filter { $0.run.exists && !$0.isRunning && condition($0) }.map(\.token)
   }
 }

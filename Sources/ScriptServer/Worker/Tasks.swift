@@ -151,9 +151,9 @@ struct TaskTable: ~Copyable {
     count -= 1
   }
 
-  /// The tokens of suspended tasks for which `condition` holds: all, or as many as asked for.
-  func tokens(atMost limit: Int = .max, where condition: (SuspendedTask) -> Bool) -> [TaskToken] {
-    slots.first(limit) { $0.thread != nil && condition($0) }.map(\.token)
+  /// The tokens of all suspended tasks for which `condition` holds.
+  func tokens(where condition: (SuspendedTask) -> Bool) -> [TaskToken] {
+    slots.filter { $0.thread != nil && condition($0) }.map(\.token)
   }
 
   /// How many suspended tasks run code older than `generation`.

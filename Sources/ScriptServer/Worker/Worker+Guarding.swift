@@ -41,6 +41,7 @@ extension Worker {
     unsafe pool.pointee.drain()
     coroutines.drain()
     scratch.giveBack()
+    server.dictionaries.collect()
     if lua.isSwollen { lua.collectGarbage() } else { lua.giveBack() }
     relaxation.hasRun(isFull: lua.isFull, nanoseconds: CompletionPort.clock() &- begin)
     counters.luaBytes.set(lua.memoryBytes)

@@ -329,21 +329,24 @@ extension Worker {
   /// Tasks of old code that are ended in one turn.
   private static let endedPerTurnMax = 1024
 
-  /// Ends every suspended task of generations before `number` with the error "reloaded", and the timers that such tasks
-  /// have set since their generation was replaced. Where they are many, some of them, and the rest in the next turns.
+  /// Has every suspended task of generations before `number` ended with the error "reloaded", from this turn on; those that have not
+  /// started, and the timers that such tasks have set since their generation was replaced, are forgotten.
   func endTasks(olderThan number: Int) {
-    let tokens = tasks.tokens(atMost: Self.endedPerTurnMax) { $0.owner.codeGeneration < number }
-    for token in tokens where tasks.isCurrent(token) {
+    oldTasks += tasks.tokens { $0.owner.codeGeneration < number }
+    forgetSpawned("reloaded") { $0.codeGeneration < number }
+    for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
+  }
+
+  /// Ends the next of the tasks that are to end.
+  func endOldTasks() {
+    if oldTasks.isEmpty { return }
+    let tokens = Array(oldTasks.prefix(Self.endedPerTurnMax))
+    oldTasks.removeFirst(tokens.count)
+    for token in tokens where tasks.isCurrent(token) && tasks[token].thread != nil {
       if tasks[token].ending == .none { tasks[token].ending = .reloaded }
       tasks[token].endsInPipe = waitsForPipe(token)
       raiseEnding(token)
       settle()
     }
-    let forgotten = forgetSpawned("reloaded", atMost: Self.endedPerTurnMax) { $0.codeGeneration < number }
-    if max(tokens.count, forgotten) == Self.endedPerTurnMax {
-      mailbox.post(.endOlder(than: number))
-      return
-    }
-    for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
 }

@@ -62,15 +62,12 @@ extension Worker {
     }
   }
 
-  /// Ends tasks that have not started, all or as many as asked for; returns how many.
-  @discardableResult
-  func forgetSpawned(_ ending: String, atMost limit: Int = .max, where condition: (SpawnedTask) -> Bool) -> Int {
-    let tokens = spawned.unstarted(atMost: limit, where: condition)
-    for token in tokens {
+  /// Ends tasks that have not started.
+  func forgetSpawned(_ ending: String, where condition: (SpawnedTask) -> Bool) {
+    for token in spawned.unstarted(where: condition) {
       tell(token, ending)
       spawnedFinished(token)
     }
-    return tokens.count
   }
 
   // MARK: Cancelling

@@ -69,6 +69,8 @@ final class Worker: @unchecked Sendable {
   var snapshots: [Int: Snapshot] = [:]
   /// Tasks that yielded by themselves and go on in the next turn.
   var yieldedTasks: [TaskToken] = []
+  /// Tasks of code replaced long ago that are still to be ended.
+  var oldTasks: [TaskToken] = []
   /// Whose coroutine runs, and its token once it has waited.
   var running: RunningTask?
   /// The errors that handlers of on_error are told of and have not returned from, by number.
@@ -187,6 +189,7 @@ final class Worker: @unchecked Sendable {
       callDrains()
       goOnWithReady()
       goOnWithYielded()
+      endOldTasks()
       fireDeadlines()
       startSpawned()
     }
@@ -197,7 +200,7 @@ final class Worker: @unchecked Sendable {
   /// How long the port may wait.
   private func timeout() -> Int64 {
     if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !dirty.isEmpty { return 0 }
-    if !inbox.isEmpty || hasMail || delivery != nil || spawned.hasQueued { return 0 }
+    if !oldTasks.isEmpty || !inbox.isEmpty || hasMail || delivery != nil || spawned.hasQueued { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
     return next <= clock ? 0 : Int64(next - clock)
