@@ -200,7 +200,8 @@ final class Worker: @unchecked Sendable {
   /// How long the port may wait.
   private func timeout() -> Int64 {
     if !ready.isEmpty || !drained.isEmpty || !yieldedTasks.isEmpty || !due.isEmpty || !dirty.isEmpty { return 0 }
-    if !oldTasks.isEmpty || !inbox.isEmpty || hasMail || hasUrgentMail || delivery != nil || spawned.hasQueued { return 0 }
+    if !inbox.isEmpty || hasMail || hasUrgentMail || delivery != nil { return 0 }
+    if !oldTasks.isEmpty || spawned.hasQueued { return 0 }
     guard let next = deadlines.nextDeadline else { return -1 }
     let clock = CompletionPort.clock()
     return next <= clock ? 0 : Int64(next - clock)
