@@ -91,6 +91,32 @@ import Testing
     #expect(try older(server) == 0)
   }
 
+  @Test("a handler that waits for a task of its own ends with it, and does not go on as if the task had an answer")
+  func waitingForUnstartedTask() throws {
+    let script = """
+      local moonport = require "moonport"
+      moonport.listen { address = "127.0.0.1:0", codec = "line" }
+      local function work() local until_ = os.clock() + 0.001 while os.clock() < until_ do end end
+      return {
+        on_message = function(conn, text)
+          if text ~= "wait" then return conn:send(text) end
+          local last
+          for _ = 1, 30000 do last = moonport.spawn(work) end
+          conn:send("waits")
+          conn:send(tostring(last:wait()), " went on")
+        end,
+      }
+      """
+    let server = try MoonportProcess(script: script) { $0.workers = 1 }
+    let client = try server.connect()
+    #expect(try client.ask("wait") == "waits")
+    try server.reload(script + " -- 2")
+    try server.reload(script + " -- 3")
+    #expect(try client.receiveLineOrEnd() == nil)
+    try server.waitForErrors(containing: "reloaded")
+    #expect(try server.connect().ask("new") == "new")
+  }
+
   @Test("a handler that lets \"reloaded\" pass ends its connection with an error, as any error does")
   func uncaught() throws {
     let server = try MoonportProcess(serving: waiting("1"))

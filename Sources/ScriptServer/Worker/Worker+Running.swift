@@ -244,7 +244,7 @@ extension Worker {
 
   private func wake(_ ticket: WaitTicket, _ result: WakeResult) {
     let token = ticket.token
-    guard tasks.isCurrent(token), tasks[token].waitNumber == ticket.number, tasks[token].thread != nil else { return }
+    guard tasks.isCurrent(token), tasks[token].waitNumber == ticket.number, canGoOn(token) else { return }
     switch (result, tasks[token].wait) {
     case (.closed, .receive): unsafe resume(token, .nil, .text("closed"))
     case (.timeout, .receive(let key, _)):
@@ -313,7 +313,7 @@ extension Worker {
   }
 
   private func goOn(_ token: TaskToken) {
-    guard tasks.isCurrent(token), case .turn = tasks[token].wait else { return }
+    guard tasks.isCurrent(token), case .turn = tasks[token].wait, canGoOn(token) else { return }
     unsafe resume(token, .nil)
     settle()
   }
@@ -329,10 +329,16 @@ extension Worker {
   /// Tasks of old code that are ended in one turn.
   private static let endedPerTurnMax = 1024
 
+  /// Whether a suspended task may be given what it waits for. One that is to be ended in this turn or a later one may not: the end of
+  /// one that it waits for would else have it go on as if all were well.
+  func canGoOn(_ token: TaskToken) -> Bool { tasks[token].thread != nil && tasks[token].ending == .none }
+
   /// Has every suspended task of generations before `number` ended with the error "reloaded", from this turn on; those that have not
   /// started, and the timers that such tasks have set since their generation was replaced, are forgotten.
   func endTasks(olderThan number: Int) {
-    oldTasks += tasks.tokens { $0.owner.codeGeneration < number }
+    let tokens = tasks.tokens { $0.owner.codeGeneration < number }
+    for token in tokens where tasks[token].ending == .none { tasks[token].ending = .reloaded }
+    oldTasks += tokens
     forgetSpawned("reloaded") { $0.codeGeneration < number }
     for token in timers.tokens(where: { $0.codeGeneration < number }) { cancelTimer(token) }
   }
@@ -343,7 +349,6 @@ extension Worker {
     let tokens = Array(oldTasks.prefix(Self.endedPerTurnMax))
     oldTasks.removeFirst(tokens.count)
     for token in tokens where tasks.isCurrent(token) && tasks[token].thread != nil {
-      if tasks[token].ending == .none { tasks[token].ending = .reloaded }
       tasks[token].endsInPipe = waitsForPipe(token)
       raiseEnding(token)
       settle()

@@ -137,7 +137,7 @@ extension Worker {
   /// Resumes the task whose wait `ticket` names; harmless when that wait is over.
   func give(_ answer: WaitAnswer, to ticket: WaitTicket) {
     let token = ticket.token
-    guard isWaiting(ticket), tasks[token].thread != nil else { return drop(answer) }
+    guard isWaiting(ticket), canGoOn(token) else { return drop(answer) }
     switch answer {
     case .done: unsafe resume(token, .boolean(true))
     case .fails(let reason): unsafe resume(token, .nil, .text(reason))
