@@ -36,6 +36,13 @@ package struct FileStamp: Equatable, Sendable {
     return FileStamp(status)
   }
 
+  /// Whether the content, or a folder's list of names, changed less than so long ago.
+  func isYounger(than nanoseconds: UInt64) -> Bool {
+    var now = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &now)
+    return Self.nanoseconds(now) &- modifiedNanoseconds < Int64(nanoseconds)
+  }
+
   /// A time as one number; the multiplication wraps for absurd years instead of trapping, equality is all that is
   /// asked.
   static func nanoseconds(_ time: timespec) -> Int64 {

@@ -24,24 +24,28 @@ package final class Snapshot: Sendable {
 
   /// Reads the script at `path` and every module of its folder that it or a module names in a literal `require`.
   ///
-  /// All files are from one moment: when one changes while they are read, all are read again,
-  /// `SnapshotLimits.attemptsMax` times at most. May take some 500 ms then, so it belongs on a thread that serves
-  /// nobody.
+  /// All files are from one moment: when one changes while they are read, or the script has been deleted this moment and may be about
+  /// to be created anew, all are read again, `SnapshotLimits.attemptsMax` times at most. May take some 500 ms then, so it belongs on a
+  /// thread that serves nobody.
   package static func read(script path: String, number: Int) throws(SnapshotError) -> Snapshot {
     guard let script = ScriptLocation(path) else {
       throw SnapshotError(path.hasSuffix("/") && FileStamp.of(path) != nil ? .isDirectory : .noSuchFile, path: path)
     }
     var attempt = 1
+    var inMotion: SnapshotError?
     while true {
       var reader = SnapshotReader(script: script)
       do {
         let main = try reader.readAll()
         return Snapshot(number: number, main: main, reader: reader)
       } catch {
-        if error.reason != .keepsChanging || attempt == SnapshotLimits.attemptsMax {
-          var error = error
-          error.watchSet = reader.watchSet
-          throw error
+        if error.reason == .keepsChanging { inMotion = error }
+        let mayComeBack = error.reason == .noSuchFile && (inMotion != nil || reader.folderHasJustChanged)
+        let mayPass = error.reason == .keepsChanging || mayComeBack
+        if !mayPass || attempt == SnapshotLimits.attemptsMax {
+          var final = mayPass ? inMotion ?? error : error
+          final.watchSet = reader.watchSet
+          throw final
         }
       }
       attempt += 1

@@ -125,10 +125,12 @@ struct SnapshotReader {
   /// Whether a writer has the file open who may be between two writes: what was read is then half of what is meant, or nothing of
   /// it. One that has been silent for as long as the watcher waits for counts as done.
   private static func isBeingWritten(_ path: String, _ stamp: FileStamp) -> Bool {
-    var now = timespec()
-    unsafe clock_gettime(CLOCK_REALTIME, &now)
-    let age = FileStamp.nanoseconds(now) &- stamp.modifiedNanoseconds
-    return age < Int64(WatchedFile.silenceNanoseconds) && WatchedFile.writer(of: path) == .some
+    stamp.isYounger(than: WatchedFile.silenceNanoseconds) && WatchedFile.writer(of: path) == .some
+  }
+
+  /// Whether a file of the script's folder came or went a moment ago: one that is missing may be about to come back.
+  var folderHasJustChanged: Bool {
+    FileStamp.of(script.folder)?.isYounger(than: WatchedFile.absenceNanoseconds) ?? false
   }
 
   private static func reason(for failure: FileFailure) -> SnapshotError.Reason {
