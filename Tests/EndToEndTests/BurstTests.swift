@@ -76,7 +76,8 @@ import Testing
         conn:send("z")
         print("queued " .. conn:buffered())
       end
-      """, "codec = 'raw', output_limit = { policy = 'drop_oldest' }")
+      """, "codec = 'raw', output_limit = { policy = 'drop_oldest' }"
+    ) { $0.arguments = ["--handler-budget", "60"] }
     let client = try TestClient(server.address, receiveBufferBytes: 4096)
     let before = try server.residentBytes()
     try client.send("go")
